@@ -1,0 +1,36 @@
+"""Looking at what layers inside a network put out."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from errors import UserError
+
+
+@contextmanager
+def layer_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Within the block, each forward pass of `model` leaves the outputs of the named layers in the yielded dict.
+
+    Args:
+        model: any module.
+        names: dotted names, as in `model.named_modules()`: 'layer4', 'layer3.1.conv2', 'features.28'.
+
+    Raises:
+        UserError: for a name that is not a layer of the model. The hooks are gone after the block, whatever happened.
+    """
+    modules = dict(model.named_modules())
+    for name in names:
+        if name not in modules:
+            raise UserError(f"layer {name!r}: the model has {', '.join(n for n, _ in model.named_children())}")
+    outputs: dict[str, Tensor] = {}
+    handles = []
+    try:
+        for name in names:
+            handles.append(
+                modules[name].register_forward_hook(lambda _m, _i, out, name=name: outputs.__setitem__(name, out))
+            )
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()

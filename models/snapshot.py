@@ -1,0 +1,175 @@
+"""Reading and writing snapshots: our own files, those of the paper's authors, and torchvision's ResNet weights."""
+
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errors import UserError
+from files import whole_file
+from models.resnet import DKA_SUFFIX, MODELS, TRUNKS, build_model
+
+# What a wrapper puts before every key: DataParallel and DistributedDataParallel, torch.compile.
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
+_HEAD_KEYS = frozenset({"fc.weight", "fc.bias", "rfc.weight", "rfc.bias"})
+# BatchNorm's batch counters: absent from files older than PyTorch 0.4.1, and without effect on any output.
+_COUNTER = "num_batches_tracked"
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a .pth file with `weights_only=True`; code in it is refused, never run.
+
+    Returns:
+        A dict with at least `state_dict`, whose keys have no wrapper's prefix and whose floating-point tensors are
+        float32. A file that is a bare state dict is returned as {"state_dict": ...}.
+
+    Raises:
+        UserError: if the file is missing, unreadable, truncated, or holds anything but tensors and plain values.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"snapshot {path}: no such file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"snapshot {path}: not a file of tensors and plain values that torch can load safely "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise UserError(f"snapshot {path}: unreadable or truncated ({str(error).splitlines()[0]})") from error
+    if isinstance(checkpoint, dict) and "state_dict" not in checkpoint:
+        checkpoint = {"state_dict": checkpoint}
+    state = checkpoint["state_dict"] if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"snapshot {path}: expected a dict with `state_dict`, or a state dict of tensors")
+    checkpoint["state_dict"] = {
+        _WRAPPERS.sub("", key): value.float() if value.is_floating_point() else value for key, value in state.items()
+    }
+    return checkpoint
+
+
+def guess_arch(state: dict[str, Tensor]) -> str | None:
+    """Name the architecture whose tensors `state` holds, or None if it is none of `MODELS`."""
+
+    def trunk_keys(keys):
+        return {key for key in keys if key not in _HEAD_KEYS and not key.endswith(_COUNTER)}
+
+    for trunk in TRUNKS:
+        with torch.device("meta"):
+            reference = build_model(trunk, 1)
+        if trunk_keys(state) == trunk_keys(reference.state_dict()):
+            return trunk + DKA_SUFFIX if "rfc.weight" in state else trunk
+    return None
+
+
+def load_state(
+    model: nn.Module, state: dict[str, Tensor], path: str | os.PathLike, optional: frozenset[str] = frozenset()
+) -> None:
+    """Fill `model` with `state`; every tensor must be there and fit, but those named in `optional` may be missing.
+
+    Raises:
+        UserError: naming the missing, the unexpected and the misshapen keys.
+    """
+    own = model.state_dict()
+    faults = {
+        "missing": [key for key in own if key not in state and key not in optional and not key.endswith(_COUNTER)],
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in own
+            if key in state and state[key].shape != own[key].shape
+        ],
+    }
+    if any(faults.values()):
+        found = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
+        raise UserError(f"snapshot {path} does not fit the model: {found}")
+    model.load_state_dict(state, strict=False)  # what may be missing was checked above
+
+
+def load_snapshot(
+    path: str | os.PathLike, arch: str | None = None, topk: int | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Rebuild the model of a snapshot.
+
+    Reads the files that `save_snapshot` writes and those of the paper's authors (`epoch`, `best_prec1`, `state_dict`
+    with the prefix `module.`, nothing else).
+
+    Args:
+        path: the .pth file.
+        arch: one of `MODELS`; None takes it from the file, or from the names and number of its tensors.
+        topk: K of a DKA head; None takes it from the file. A value given here wins over the file's.
+
+    Returns:
+        The model in eval mode on the CPU, and the file's metadata: everything but the weights and the training state,
+        with `arch`, `topk` (None for a dense head) and `num_classes` filled in.
+
+    Raises:
+        UserError: if the file cannot be read, K is known from nowhere or out of range, or any tensor is missing,
+            unexpected or of another shape.
+    """
+    checkpoint = read_checkpoint(path)
+    state = checkpoint["state_dict"]
+    arch = arch or checkpoint.get("arch") or guess_arch(state)
+    if arch is None:
+        raise UserError(f"snapshot {path}: its tensors are those of none of {', '.join(MODELS)}")
+    if arch not in MODELS:
+        raise UserError(f"snapshot {path}: architecture {arch!r}, expected one of {', '.join(MODELS)}")
+    is_dka = arch.endswith(DKA_SUFFIX)
+    head_weight = "rfc.weight" if is_dka else "fc.weight"
+    if head_weight not in state:
+        raise UserError(f"snapshot {path} does not fit the model: missing: {head_weight}, the head of {arch}")
+    num_classes = len(state[head_weight])
+    if not is_dka:
+        topk = None
+    elif topk is None:
+        topk = checkpoint.get("topk")
+    if is_dka and not isinstance(topk, int):
+        raise UserError(
+            f"snapshot {path} does not say its K: name it, with --mark t5 (or TOPK in netdissect) for K = 5"
+        )
+    model = build_model(arch, num_classes, topk)
+    load_state(model, state, path)
+    metadata = {key: value for key, value in checkpoint.items() if key not in ("state_dict", "training")}
+    return model.eval(), {**metadata, "arch": arch, "topk": topk, "num_classes": num_classes}
+
+
+def load_pretrained(model: nn.Module, path: str | os.PathLike) -> list[str]:
+    """Start `model` from the weights in `path`: a snapshot, or torchvision's ResNet weights.
+
+    The trunk must fit; the head is taken too where it has the same name, shape and classes.
+
+    Returns:
+        The names of the model's parameters that were left at their initial values (the head's or none).
+
+    Raises:
+        UserError: as `load_snapshot`.
+    """
+    own = model.state_dict()
+    state = {
+        key: value
+        for key, value in read_checkpoint(path)["state_dict"].items()
+        if key not in _HEAD_KEYS or (key in own and value.shape == own[key].shape)
+    }
+    load_state(model, state, path, optional=_HEAD_KEYS)
+    return sorted(key for key in own if key in _HEAD_KEYS and key not in state)
+
+
+def save_snapshot(path: str | os.PathLike, checkpoint: dict[str, Any]) -> None:
+    """`torch.save` that leaves either the whole new file or what was there before."""
+    with whole_file(path) as temporary:
+        torch.save(checkpoint, temporary)
+
+
+def newest_snapshot(folder: str | os.PathLike) -> Path | None:
+    """The epoch_{n}.pth of a run's folder that was written last, None if there is none."""
+    numbered = {
+        path: int(match[1])
+        for path in Path(folder).glob("epoch_*.pth")
+        if (match := re.fullmatch(r"epoch_(\d+)\.pth", path.name))
+    }
+    return max(numbered, key=lambda path: (path.stat().st_mtime_ns, numbered[path]), default=None)

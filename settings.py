@@ -1,0 +1,46 @@
+"""Values that users may want to read or change: data sets, schedules and default paths.
+
+Values only: importing this module reads no file and has no side effect. Paths are relative to the repository's root.
+"""
+
+from easydict import EasyDict
+
+DATA_ROOT = "data"
+SNAPSHOT_ROOT = "snapshot"
+RESULT_ROOT = "result"
+
+ARCH = "resnet18_fc_ma"  # ResNet-18 with a DKA head
+MARK = "t5"  # K = 5: together with the ResNet-18 the paper's "ResNet-d5a"
+
+# What `python3 demo.py` explains when nothing was trained yet.
+SHIPPED_SNAPSHOT = "snapshot/shipped/resnet18_d5a_mini_places.pth"
+SHIPPED_TALLY = "snapshot/shipped/tally.csv"
+
+# ImageNet's channel means and standard deviations (RGB, pictures scaled to 0..1), as in the paper.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+# The paper's schedule (section 5): SGD with momentum, lr / 10 every third of the run.
+PAPER = dict(epochs=90, batch_size=256, lr=0.1, schedule="step", momentum=0.9, weight_decay=1e-4)
+# A short schedule for small data: one cycle of linear warm-up and cosine decay.
+SHORT = dict(epochs=12, batch_size=64, lr=0.05, schedule="one_cycle", momentum=0.9, weight_decay=5e-4)
+
+# size: side of the square the network sees, pixels; resize: shorter side before the centre crop of validation;
+# crop_scale: the share of the picture's area that a random training crop covers.
+DATASETS = EasyDict(
+    places365=dict(folder="places365_standard", num_classes=365, size=224, resize=256, crop_scale=(0.08, 1.0), **PAPER),
+    imagenet=dict(folder="imagenet", num_classes=1000, size=224, resize=256, crop_scale=(0.08, 1.0), **PAPER),
+    mini_places=dict(folder="mini_places", num_classes=16, size=224, resize=224, crop_scale=(0.35, 1.0), **SHORT),
+    fashion_mnist=dict(
+        folder="fashion_mnist", num_classes=10, size=64, resize=64, crop_scale=(0.7, 1.0), **{**SHORT, "epochs": 5}
+    ),
+)
+# A data set given by its path is treated like Places365, whatever its number of classes.
+CUSTOM = EasyDict({**DATASETS.places365, "folder": None, "num_classes": None})
+
+# Where Debian's package dataset-fashion-mnist puts the four idx files.
+FASHION_MNIST_SYSTEM = "/usr/share/datasets/fashion-mnist"
+
+EXPLAIN_IMAGES = 15  # pictures that demo.py explains unless told otherwise
+EXPLAIN_TOPN = 5  # votes shown per picture
+SCORE_THRESHOLD = 0.04  # IoU from which a unit counts as interpretable
