@@ -1,5 +1,6 @@
 """How a user's mistake is reported: one line on stderr and exit code 2, never a traceback."""
 
+import argparse
 import sys
 from collections.abc import Callable
 
@@ -16,6 +17,19 @@ class UserError(ValueError):
         if message.startswith("Caught UserError"):
             message = message.strip().rsplit("UserError: ", 1)[-1]
         super().__init__(message)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse's parser, with a module's docstring as help, no abbreviations, and mistakes as UserError."""
+
+    def __init__(self, description: str):
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
+
+    def error(self, message: str):
+        """Raise UserError, in place of printing the usage."""
+        raise UserError(message)
 
 
 def run(entry: Callable[[], None], name: str) -> None:

@@ -21,20 +21,22 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 # The paper's schedule (section 5): SGD with momentum, lr / 10 every third of the run.
-PAPER = dict(epochs=90, batch_size=256, lr=0.1, schedule="step", momentum=0.9, weight_decay=1e-4)
+PAPER = dict(epochs=90, batch_size=256, lr=0.1, schedule="step", momentum=0.9, weight_decay=1e-4, small_share=0)
 # A short schedule for small data: one cycle of linear warm-up and cosine decay.
-SHORT = dict(epochs=12, batch_size=64, lr=0.05, schedule="one_cycle", momentum=0.9, weight_decay=5e-4)
+SHORT = dict(epochs=5, batch_size=64, lr=0.05, schedule="one_cycle", momentum=0.9, weight_decay=5e-4, small_share=0)
 
 # size: side of the square the network sees, pixels; resize: shorter side before the centre crop of validation;
-# crop_scale: the share of the picture's area that a random training crop covers.
+# crop_scale: the share of the picture's area that a random training crop covers; small_share: the share of the epochs,
+# from the first, that see pictures of half the size, which costs a quarter (progressive resizing).
 DATASETS = EasyDict(
     places365=dict(folder="places365_standard", num_classes=365, size=224, resize=256, crop_scale=(0.08, 1.0), **PAPER),
     imagenet=dict(folder="imagenet", num_classes=1000, size=224, resize=256, crop_scale=(0.08, 1.0), **PAPER),
-    mini_places=dict(folder="mini_places", num_classes=16, size=224, resize=224, crop_scale=(0.35, 1.0), **SHORT),
-    fashion_mnist=dict(
-        folder="fashion_mnist", num_classes=10, size=64, resize=64, crop_scale=(0.7, 1.0), **{**SHORT, "epochs": 5}
+    mini_places=dict(
+        folder="mini_places", num_classes=16, size=224, resize=224, crop_scale=(0.5, 1.0),
+        **{**SHORT, "epochs": 24, "batch_size": 32, "lr": 0.03, "small_share": 2 / 3},
     ),
-)
+    fashion_mnist=dict(folder="fashion_mnist", num_classes=10, size=64, resize=64, crop_scale=(0.7, 1.0), **SHORT),
+)  # fmt: skip
 # A data set given by its path is treated like Places365, whatever its number of classes.
 CUSTOM = EasyDict({**DATASETS.places365, "folder": None, "num_classes": None})
 

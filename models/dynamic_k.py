@@ -1,6 +1,7 @@
 """Dynamic-K Activation: a linear layer in which each output is the sum of its K largest votes."""
 
 import math
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -36,10 +37,10 @@ class DynamicKLinear(nn.Linear):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, topk: int = 5, device=None, dtype=None):
-        if isinstance(topk, bool) or not isinstance(topk, int) or not 1 <= topk <= in_features:
+        if isinstance(topk, bool) or not isinstance(topk, Integral) or not 1 <= topk <= in_features:
             raise ValueError(f"topk must be an integer from 1 to in_features = {in_features}, not {topk!r}")
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
-        self.topk = topk
+        self.topk = int(topk)
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (..., N) to (..., C)."""

@@ -1,9 +1,8 @@
 """Write a copy of a snapshot for sharing: `python3 -m models.export IN.pth OUT.pth`."""
 
-import argparse
 import os
 
-from errors import run
+from errors import ArgumentParser, run
 from models.snapshot import load_snapshot, save_snapshot
 
 
@@ -17,7 +16,7 @@ def export(source: str | os.PathLike, destination: str | os.PathLike) -> None:
 
 def main() -> None:
     """Parse the command line and export."""
-    parser = argparse.ArgumentParser(description="Write a snapshot for sharing: float16 weights, no training state.")
+    parser = ArgumentParser(__doc__)
     parser.add_argument("source", help="snapshot that train.py wrote")
     parser.add_argument("destination", help="file to write")
     args = parser.parse_args()
