@@ -1,0 +1,80 @@
+"""A stage collects what stands in a landscape and paints it from the back to the front."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from loader.scenes.camera import Camera
+from loader.scenes.canvas import Canvas
+from loader.scenes.palette import WHITE, draw_light, hexa, mix
+
+
+def outdoor_canvas(
+    size: int, rng: np.random.Generator, height=(1.7, 5.0), horizon=(0.36, 0.62), focal=(0.8, 1.35), yaw: float = 0.12
+) -> Canvas:
+    """Make a canvas under the open sky, with a viewpoint drawn from ranges (metres, picture heights and widths)."""
+    camera = Camera(
+        height=rng.uniform(*height),
+        horizon=rng.uniform(*horizon),
+        centre=rng.uniform(0.35, 0.65),
+        focal=rng.uniform(*focal),
+        yaw=rng.uniform(-yaw, yaw),
+        tilt=float(np.clip(rng.normal(0.0, 0.018), -0.05, 0.05)),
+    )
+    return Canvas(size, camera, draw_light(rng), rng)
+
+
+def indoor_canvas(size: int, rng: np.random.Generator) -> Canvas:
+    """Make a canvas in a room: the air is clear, and lamps make up for a dark sky."""
+    camera = Camera(
+        height=rng.uniform(1.25, 1.8),
+        horizon=rng.uniform(0.34, 0.52),
+        centre=rng.uniform(0.42, 0.58),
+        focal=rng.uniform(0.68, 1.05),
+        yaw=rng.uniform(-0.38, 0.38),
+        tilt=float(np.clip(rng.normal(0.0, 0.012), -0.03, 0.03)),
+    )
+    light = draw_light(rng)
+    ambient = mix(light.ambient, hexa("ffe6c0") if light.lamps else WHITE, 0.62) * np.float32(rng.uniform(0.86, 1.02))
+    return Canvas(size, camera, replace(light, ambient=ambient, visibility=1e6, shadow=0.3), rng)
+
+
+class Stage:
+    """The things that stand on the ground of a canvas."""
+
+    def __init__(self, canvas: Canvas):
+        """Begin with an empty stage."""
+        self.canvas = canvas
+        self.rng = canvas.rng
+        self._things = []
+
+    def chance(self, share: float) -> bool:
+        """Toss a coin that shows True with probability ``share``."""
+        return bool(self.rng.random() < share)
+
+    def across(self, share: float, z: float) -> float:
+        """Return the X at which a thing ``z`` metres away appears at a share of the half picture (-1 left, 1 right)."""
+        camera = self.canvas.camera
+        along = (0.5 + 0.5 * share - camera.centre) / camera.focal
+        cos, sin = np.cos(camera.yaw), np.sin(camera.yaw)
+        return float(z * (cos * along + sin) / (cos - sin * along))
+
+    def add(self, z: float, draw, *args, **kwargs) -> None:
+        """Put something ``z`` metres away: ``draw(canvas, *args, **kwargs)`` will paint it."""
+        self._things.append((z, draw, args, kwargs))
+
+    def put(self, draw, share: float, z: float, *args, **kwargs) -> None:
+        """Put a thing drawn by ``draw(canvas, x, z, ...)`` at a share of the half picture."""
+        self.add(z, draw, self.across(share, z), z, *args, **kwargs)
+
+    def scatter(self, draw, count: int, near: float, far: float, *args, spread: float = 1.1, **kwargs) -> None:
+        """Put ``count`` things at random places between ``near`` and ``far`` metres, denser in the distance."""
+        for _ in range(count):
+            z = near + (far - near) * self.rng.random() ** 0.8
+            self.put(draw, self.rng.uniform(-spread, spread), z, *args, **kwargs)
+
+    def paint(self) -> None:
+        """Paint everything from the back to the front."""
+        for _, draw, args, kwargs in sorted(self._things, key=lambda thing: -thing[0]):
+            draw(self.canvas, *args, **kwargs)
+        self._things.clear()

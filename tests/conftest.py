@@ -1,0 +1,120 @@
+"""Small trees in Places365's and Broden's layouts, made on the fly."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(2)
+
+CATEGORIES = ["tundra", "beach", "bakery-shop"]
+
+
+def write_tree(root: Path, categories=CATEGORIES, per_class=(4, 2), size=(72, 64)) -> Path:
+    """A Places365-style tree of noisy pictures, each class of its own colour; one of them grey."""
+    generator = np.random.default_rng(0)
+    for split, count in zip(("train", "val"), per_class, strict=True):
+        for number, name in enumerate(sorted(categories)):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 120, (*size[::-1], 3), np.uint8)
+                pixels[..., number % 3] += 120
+                picture = Image.fromarray(pixels)
+                (picture.convert("L") if index == 1 else picture).save(folder / f"{index:08d}.jpg")
+    return root
+
+
+def encode_labels(labels: np.ndarray) -> np.ndarray:
+    """(sh, sw) label numbers -> (sh, sw, 3): R + 256 * G."""
+    return np.stack([labels % 256, labels // 256, np.zeros_like(labels)], -1).astype(np.uint8)
+
+
+def write_broden(root: Path, categories: list[str], labels: list[dict], images: list[dict]) -> Path:
+    """A Broden folder.
+
+    Args:
+        root: the folder.
+        categories: names, in the order of category.csv.
+        labels: each {number, name, coverage: {category: covered pixels}}.
+        images: each {name, pixels (H, W) or (H, W, 3), sh, sw, cells: {category: [integer or (sh, sw) array, ...]}}.
+    """
+    (root / "images").mkdir(parents=True)
+
+    def table(name, header, rows):
+        with open(root / name, "w", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+
+    table("category.csv", ["name", "first", "last", "count", "frequency"], [[c, 1, 999, 0, 0] for c in categories])
+    table(
+        "label.csv",
+        ["number", "name", "category", "frequency", "coverage", "syns"],
+        [
+            [label["number"], label["name"], ";".join(f"{c}(1)" for c in label["coverage"]), 1,
+             sum(label["coverage"].values()), ""]
+            for label in labels
+        ],
+    )  # fmt: skip
+    for category in categories:
+        own = [label for label in labels if category in label["coverage"]]
+        table(
+            f"c_{category}.csv",
+            ["code", "number", "name", "frequency", "coverage"],
+            [[code, own_label["number"], own_label["name"], 1, own_label["coverage"][category]]
+             for code, own_label in enumerate(own, start=1)],
+        )  # fmt: skip
+    rows = []
+    for image in images:
+        pixels = np.asarray(image["pixels"], np.uint8)
+        Image.fromarray(pixels).save(root / "images" / f"{image['name']}.png")
+        cells = []
+        for category in categories:
+            entries = []
+            for layer, entry in enumerate(image["cells"].get(category, [])):
+                if isinstance(entry, int):
+                    entries.append(str(entry))
+                else:
+                    file = f"{image['name']}_{category}_{layer}.png"
+                    Image.fromarray(encode_labels(np.asarray(entry))).save(root / "images" / file)
+                    entries.append(file)
+            cells.append(";".join(entries))
+        rows.append([f"{image['name']}.png", "train", *pixels.shape[:2], image["sh"], image["sw"], *cells])
+    table("index.csv", ["image", "split", "ih", "iw", "sh", "sw", *categories], rows)
+    return root
+
+
+def write_small_broden(root: Path, count: int = 6, size: int = 64) -> Path:
+    """A Broden folder of random pictures, big enough for a ResNet: objects per pixel, scenes per image."""
+    generator = np.random.default_rng(1)
+    labels = [
+        {"number": 1, "name": "sky", "coverage": {"object": 3.0}},
+        {"number": 2, "name": "sea", "coverage": {"object": 2.0}},
+        {"number": 300, "name": "beach-s", "coverage": {"scene": 2.0}},
+    ]
+    images = [
+        {
+            "name": f"p{index}",
+            "pixels": generator.integers(0, 255, (size, size, 3), np.uint8),
+            "sh": size // 2,
+            "sw": size // 2,
+            "cells": {
+                "object": [generator.integers(0, 3, (size // 2, size // 2))],
+                "scene": [300] if index % 2 else [],
+            },
+        }
+        for index in range(count)
+    ]
+    return write_broden(root, ["object", "scene"], labels, images)
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory) -> Path:
+    return write_tree(tmp_path_factory.mktemp("data") / "tiny_places")
+
+
+@pytest.fixture(scope="session")
+def broden(tmp_path_factory) -> Path:
+    return write_small_broden(tmp_path_factory.mktemp("broden") / "tiny_broden")
