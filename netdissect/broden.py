@@ -1,0 +1,200 @@
+"""Reader of Broden-format folders (Bau et al. 2017): pictures with labels of several categories, per pixel or whole."""
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from errors import UserError
+from loader.places365 import read_image
+
+TEST_SAMPLE = 64  # pictures of TEST_MODE
+
+
+@dataclass(frozen=True)
+class BrodenRow:
+    """One picture of index.csv.
+
+    Attributes:
+        file: path of the picture.
+        height, width: size of its label maps (sh, sw).
+        scalars: whole-image labels as (category number, label number), in the order of the categories.
+        maps: label maps as (category number, path of the PNG).
+    """
+
+    file: Path
+    height: int
+    width: int
+    scalars: tuple[tuple[int, int], ...]
+    maps: tuple[tuple[int, Path], ...]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of one picture.
+
+    Attributes:
+        pixels: (M, sh, sw) int32 label numbers of its M label maps, 0 = no label.
+        pixel_categories: (M,) category number of each map.
+        scalars: (S,) whole-image label numbers.
+        scalar_categories: (S,) their category numbers.
+    """
+
+    pixels: np.ndarray
+    pixel_categories: np.ndarray
+    scalars: np.ndarray
+    scalar_categories: np.ndarray
+
+
+class Broden:
+    """A Broden-format folder.
+
+    Attributes:
+        categories: K names, in the order of category.csv.
+        rows: the N pictures that have any label in these categories.
+        names: (L,) label names by number; '' for numbers that no label has, and for 0.
+        primary: (L,) the number of each label's primary category: the one it covers most; ties and label 0 go to the
+            later category.
+
+    Args:
+        directory: the folder.
+        index_file: name of the index in it.
+        categories: keep these only; None keeps all.
+        sample: keep that many pictures, evenly spaced; None keeps all.
+
+    Raises:
+        UserError: naming the file, and the row, that is missing or not as the format says.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        index_file: str = "index.csv",
+        categories: list[str] | None = None,
+        sample: int | None = None,
+    ):
+        self.directory = Path(directory)
+        if not self.directory.is_dir():
+            raise UserError(f"data directory {self.directory}: no such folder")
+        self.categories = self._read_categories(categories)
+        self.names = self._read_names()
+        self.primary = self._read_primary()
+        self.rows = self._read_index(index_file)
+        if sample is not None and sample < len(self.rows):
+            self.rows = [self.rows[i] for i in np.linspace(0, len(self.rows) - 1, sample).round().astype(int)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def picture(self, index: int) -> Image.Image:
+        """One picture, RGB, at its own size."""
+        return read_image(self.rows[index].file)
+
+    def labels(self, index: int) -> Labels:
+        """Decode the labels of one picture."""
+        row = self.rows[index]
+        pixels = np.zeros((len(row.maps), row.height, row.width), np.int32)
+        for layer, (_, path) in enumerate(row.maps):
+            pixels[layer] = self._read_map(path, row)
+        return Labels(
+            pixels=pixels,
+            pixel_categories=np.array([category for category, _ in row.maps], int),
+            scalars=np.array([number for _, number in row.scalars], int),
+            scalar_categories=np.array([category for category, _ in row.scalars], int),
+        )
+
+    def _read_map(self, path: Path, row: BrodenRow) -> np.ndarray:
+        """(sh, sw) label numbers: R + 256 * G."""
+        try:
+            with Image.open(path) as image:
+                if image.mode not in ("RGB", "RGBA"):
+                    raise UserError(f"label map {path}: mode {image.mode}, expected RGB (label = R + 256 * G)")
+                colours = np.asarray(image).astype(np.int32)  # (sh, sw, 3): widened first, for 256 * G overflows a byte
+        except (OSError, SyntaxError) as error:
+            raise UserError(f"label map {path}: not a readable PNG ({error})") from error
+        if colours.shape[:2] != (row.height, row.width):
+            height, width = colours.shape[:2]
+            raise UserError(f"label map {path}: {width} x {height} pixels, index says {row.width} x {row.height}")
+        numbers = colours[..., 0] + 256 * colours[..., 1]
+        if numbers.size and numbers.max() >= len(self.names):
+            raise UserError(f"label map {path}: label {numbers.max()} is not in {self.directory / 'label.csv'}")
+        return numbers
+
+    def _read_categories(self, wanted: list[str] | None) -> list[str]:
+        known = [row["name"] for _, row in self._table("category.csv", ["name"])]
+        unknown = [name for name in wanted or [] if name not in known]
+        if unknown:
+            raise UserError(f"category {unknown[0]!r}: {self.directory / 'category.csv'} has {', '.join(known)}")
+        return [name for name in known if wanted is None or name in wanted]
+
+    def _read_names(self) -> list[str]:
+        names = {}
+        for place, row in self._table("label.csv", ["number", "name"]):
+            names[_integer(row["number"], place, "number")] = row["name"]
+        return [names.get(number, "") if number else "" for number in range(max(names, default=0) + 1)]
+
+    def _read_primary(self) -> np.ndarray:
+        coverage = np.zeros((len(self.categories), len(self.names)))
+        for category, name in enumerate(self.categories):
+            for place, row in self._table(f"c_{name}.csv", ["number", "coverage"]):
+                number = _integer(row["number"], place, "number")
+                if number >= len(self.names):
+                    raise UserError(f"{place}: label {number} is not in {self.directory / 'label.csv'}")
+                try:
+                    coverage[category, number] = float(row["coverage"])
+                except ValueError as error:
+                    raise UserError(f"{place}: coverage {row['coverage']!r}, expected a number") from error
+        coverage[:, 0] = 0
+        return len(self.categories) - 1 - coverage[::-1].argmax(0)  # the last of equal ones
+
+    def _read_index(self, index_file: str) -> list[BrodenRow]:
+        rows = []
+        for place, row in self._table(index_file, ["image", "sh", "sw", *self.categories]):
+            scalars, maps = [], []
+            for category, name in enumerate(self.categories):
+                for entry in filter(None, (part.strip() for part in row[name].split(";"))):
+                    if entry.isdecimal():
+                        if int(entry) >= len(self.names):
+                            raise UserError(f"{place}: label {entry} is not in {self.directory / 'label.csv'}")
+                        scalars.append((category, int(entry)))
+                    else:
+                        maps.append((category, self.directory / "images" / entry))
+            if not maps and not any(number for _, number in scalars):
+                continue
+            height, width = (_integer(row[column], place, column) for column in ("sh", "sw"))
+            file = self.directory / "images" / row["image"]
+            for path in (file, *(path for _, path in maps)):
+                if not path.is_file():
+                    raise UserError(f"{place}: {path} is missing")
+            rows.append(BrodenRow(file, height, width, tuple(scalars), tuple(maps)))
+        if not rows:
+            raise UserError(f"{self.directory / index_file}: no picture has a label of {', '.join(self.categories)}")
+        return rows
+
+    def _table(self, name: str, columns: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
+        """The rows of a CSV file by header name, each with its place 'file, line n' for messages."""
+        path = self.directory / name
+        try:
+            with open(path, newline="", encoding="utf-8-sig") as file:
+                table = csv.DictReader(file)
+                missing = [column for column in columns if column not in (table.fieldnames or [])]
+                if missing:
+                    raise UserError(f"{path}: no column {', '.join(missing)}; a Broden folder's {name} has it")
+                for row in table:
+                    place = f"{path}, line {table.line_num}"
+                    if any(row[column] is None for column in columns):
+                        raise UserError(f"{place}: fewer cells than the header")
+                    yield place, row
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            reason = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})"
+            raise UserError(f"{path}: {reason}") from error
+
+
+def _integer(text: str, place: str, column: str) -> int:
+    if not re.fullmatch(r"\d+", text.strip()):
+        raise UserError(f"{place}: {column} {text!r}, expected a whole number")
+    return int(text)

@@ -1,0 +1,256 @@
+"""Dissect a network: name the units of its layers by the concepts they respond to.
+
+    cd netdissect && python3 main.py                              # as settings.py says
+    python3 main.py --model_file ../snapshot/X.pth --data_directory dataset/broden1_224 --output_folder result/X
+    python3 -m netdissect.main --test_mode True                   # from the repository, a sample of 64 pictures
+
+Every setting of settings.py is a flag in lower case. Writes tally.csv, quantile.npy, chance.json and html/<layer>.html
+into the output folder; with several layers, into a folder of each.
+"""
+
+import argparse
+import ast
+import importlib
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+if not __package__:  # launched by path: this folder would shadow the repository's modules (both have a settings.py)
+    sys.path[0] = str(ROOT)
+
+import numpy as np
+import torch
+import torchvision
+from easydict import EasyDict
+from torch import nn
+
+import settings as project
+from engine import describe_device, pick_device
+from errors import ArgumentParser, UserError, run
+from files import whole_file
+from loader.mini_places import ensure_mini_places
+from models import MODELS, build_model, load_snapshot, mark_of, run_name
+from models.snapshot import load_state, read_checkpoint
+from netdissect import settings
+from netdissect.broden import TEST_SAMPLE, Broden
+from netdissect.features import PREPROCESS, FeatureStore, store_features
+from netdissect.report import chance_summary, write_chance, write_report
+from netdissect.tally import IOU_MODES, chance_scores, count, interpretable, tally_rows, write_tally
+from netdissect.thresholds import exact_thresholds, read_thresholds
+
+HERE = ROOT / "netdissect"
+_PATHS = ("MODEL_FILE", "DATA_DIRECTORY", "OUTPUT_FOLDER", "QUANTILE_FILE")
+_LISTS = ("FEATURE_NAMES", "CATEGORIES")
+
+log = logging.getLogger("netdissect")
+
+
+def get_args_parser() -> ArgumentParser:
+    """A flag per setting, in lower case, with the value that settings.py gives it as default."""
+    parser = ArgumentParser(__doc__)
+    for name, value in read_settings().items():
+        flags = [f"--{name.lower()}"] + (["--catagories"] if name == "CATEGORIES" else [])
+        parser.add_argument(*flags, default=argparse.SUPPRESS, metavar="VALUE", help=f"default {value!r}")
+    return parser
+
+
+def read_settings() -> dict[str, Any]:
+    """The capital-letter names of settings.py; its relative paths are relative to its folder."""
+    values = {name: value for name, value in vars(settings).items() if name.isupper()}
+    if "CATAGORIES" in values:  # the original's spelling
+        values["CATEGORIES"] = values.pop("CATAGORIES")
+    for name in _PATHS:
+        if values[name] not in (None, "none"):
+            values[name] = HERE / values[name]
+    return values
+
+
+def parse_value(name: str, text: str) -> Any:
+    """A flag's text as the value that settings.py would have: numbers, True, False, None, lists ('a,b' too), text."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if name in _PATHS:
+        return None if value is None else text if text == "none" else Path(text)
+    if name in _LISTS and isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if name in _LISTS and isinstance(value, tuple):
+        return list(value)
+    return value
+
+
+def make_config(flags: dict[str, str]) -> EasyDict:
+    """Settings overridden by flags, checked. Raises UserError naming the setting and what is accepted."""
+    values = read_settings()
+    for flag, text in flags.items():
+        values[flag.upper()] = parse_value(flag.upper(), text)
+    config = EasyDict({name.lower(): value for name, value in values.items()})
+
+    def check(name: str, accepted: bool, expected: str) -> None:
+        if not accepted:
+            raise UserError(f"{name.upper()} = {config[name]!r}: expected {expected}")
+
+    def is_number(value: Any, kind: type | tuple[type, ...]) -> bool:
+        return isinstance(value, kind) and not isinstance(value, bool)
+
+    if isinstance(config.gpu, str) and config.gpu.lower() == "auto":
+        config.gpu = "auto"
+    check("gpu", config.gpu in (True, False, "auto"), "True, False or 'auto'")
+    check("iou_mode", config.iou_mode in IOU_MODES, " or ".join(map(repr, IOU_MODES)))
+    check("preprocess", config.preprocess in PREPROCESS, " or ".join(map(repr, PREPROCESS)))
+    check("quantile", is_number(config.quantile, float) and 0 < config.quantile < 1, "a number between 0 and 1")
+    for name in ("score_threshold", "seg_threshold"):
+        check(name, is_number(config[name], (int, float)) and 0 <= config[name] <= 1, "a number from 0 to 1")
+    for name, lowest in (("topn", 1), ("batch_size", 1), ("tally_batch_size", 1), ("workers", 0), ("chance_rounds", 0)):
+        check(name, is_number(config[name], int) and config[name] >= lowest, f"a whole number from {lowest}")
+    for name in ("topk", "num_classes"):
+        check(name, config[name] is None or (is_number(config[name], int) and config[name] >= 1),
+              "None or a whole number from 1")  # fmt: skip
+    for name in ("clean", "test_mode"):
+        check(name, isinstance(config[name], bool), "True or False")
+    check("feature_names", bool(config.feature_names), "a list of layer names")
+    check("categories", config.categories is None or bool(config.categories), "None or a list of category names")
+    return config
+
+
+def main(config: EasyDict) -> list[Path]:
+    """Dissect as the paper does: model, data, features, thresholds, tally, report. Returns the tallies' paths."""
+    device = pick_device({True: "cuda", False: "cpu", "auto": "auto"}[config.gpu])
+
+    # Model
+    model, about = load_model(config)
+    model.to(device, memory_format=torch.channels_last).eval()
+
+    # Data
+    broden = Broden(
+        find_data(config.data_directory),
+        config.index_file,
+        config.categories,
+        TEST_SAMPLE if config.test_mode else None,
+    )
+    output = config.output_folder or default_output(about)
+    log.info("model: %s, on %s", about["title"], describe_device(device))
+    log.info("data: %s, %d pictures, %s", broden.directory, len(broden), ", ".join(broden.categories))
+
+    # Features: one pass over the pictures
+    stores = store_features(model, config.feature_names, broden, output, device, config.preprocess,
+                            config.batch_size, config.workers)  # fmt: skip
+    tallies = []
+    try:
+        for layer, store in stores.items():
+            folder = output if len(stores) == 1 else output / layer
+            tallies.append(dissect_layer(config, broden, layer, store, folder, about["title"]))
+    finally:
+        for store in stores.values():
+            store.close(remove=config.clean)
+    return tallies
+
+
+def dissect_layer(config: EasyDict, broden: Broden, layer: str, store: FeatureStore, folder: Path, title: str) -> Path:
+    """Thresholds, tally, chance level and page of one layer, into `folder`. Returns the path of tally.csv."""
+    log.info("%s: %d units, %.0f MB of activations", layer, store.units, store.size / 1e6)
+    if config.quantile_file:
+        thresholds = read_thresholds(config.quantile_file, store.units)
+    else:
+        thresholds = exact_thresholds(store, config.quantile)
+        with whole_file(folder / "quantile.npy") as temporary:
+            np.save(temporary, thresholds)
+
+    reading = (config.iou_mode, config.tally_batch_size, config.workers)
+    rows = tally_rows(count(store, thresholds, broden, *reading), broden)
+    write_tally(folder / "tally.csv", rows)
+    found = interpretable(rows, config.score_threshold)
+    log.info("%s: %d of %d units interpretable (IoU >= %g, %s), %d unique detectors", layer, len(found), len(rows),
+             config.score_threshold, config.iou_mode, len({row.label for row in found}))  # fmt: skip
+
+    chance = None
+    if config.chance_rounds and len(broden) > 1:
+        chance = chance_summary(
+            rows, chance_scores(store, thresholds, broden, config.chance_rounds, *reading), config.score_threshold
+        )
+        write_chance(folder / "chance.json", chance)
+        log.info("%s: %d units above the 95th percentile of chance (IoU %.4f)", layer, chance["units_above_95"],
+                 chance["null_95"])  # fmt: skip
+
+    page = write_report(folder, layer, title, broden, store, thresholds, rows, config.iou_mode, config.score_threshold,
+                        config.seg_threshold, config.topn, chance)  # fmt: skip
+    log.info("%s: %s, %s", layer, folder / "tally.csv", page)
+    return folder / "tally.csv"
+
+
+def load_model(config: EasyDict) -> tuple[nn.Module, dict[str, Any]]:
+    """The network to dissect, and its arch, mark, dataset and title.
+
+    Raises:
+        UserError: if it cannot be found or built, or its file does not fit it.
+    """
+    file = None if config.model_file in (None, "none") else config.model_file
+    if config.model is None and file is None:
+        raise UserError("MODEL and MODEL_FILE are both None: expected one of them at least")
+    about = {"dataset": config.dataset or "unknown"}
+    if file is not None and (config.model is None or config.model in MODELS):
+        model, found = load_snapshot(file, config.model, config.topk)
+        if config.num_classes not in (None, found["num_classes"]):
+            raise UserError(f"NUM_CLASSES = {config.num_classes}: {file} has {found['num_classes']} classes")
+        about["arch"], topk = found["arch"], found["topk"]
+        about["dataset"] = config.dataset or found.get("dataset", "unknown")
+    else:
+        about["arch"], topk = config.model, config.topk
+        model = build_other(config.model, config.num_classes, config.topk)
+        if file is not None:
+            load_state(model, read_checkpoint(file)["state_dict"], file)
+        else:
+            log.warning("MODEL_FILE is none: %s has random weights", config.model)
+    about["mark"] = mark_of(topk)
+    about["title"] = " ".join([about["arch"], about["mark"], *([f"({Path(file).name})"] if file else [])])
+    return model, about
+
+
+def build_other(name: str, num_classes: int | None, topk: int | None) -> nn.Module:
+    """One of our architectures, a torchvision classifier, or what 'package.module:factory' returns."""
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    if name in MODELS:
+        return build_model(name, num_classes or project.DATASETS.imagenet.num_classes, topk)
+    if ":" in name:
+        module, _, factory = name.partition(":")
+        try:
+            model = getattr(importlib.import_module(module), factory)(**options)
+        except (ImportError, AttributeError) as error:
+            raise UserError(f"MODEL {name!r}: {error}") from error
+        if not isinstance(model, nn.Module):
+            raise UserError(f"MODEL {name!r}: it returned {type(model).__name__}, expected a torch.nn.Module")
+        return model
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise UserError(f"MODEL {name!r}: expected {', '.join(MODELS)}, a torchvision name or package.module:factory")
+    return torchvision.models.get_model(name, weights=None, **options)
+
+
+def find_data(directory: Path | None) -> Path:
+    """The Broden-format folder: the given one, else the public data where it is, else the embedded scenes."""
+    if directory is not None:
+        return directory
+    public = HERE / "dataset" / "broden1_224"
+    if public.is_dir():
+        return public
+    log.info("%s is not there: using the embedded data mini_broden", public.relative_to(ROOT))
+    return ensure_mini_places(ROOT / project.DATA_ROOT)[1]
+
+
+def default_output(about: dict[str, Any]) -> Path:
+    """result/pytorch_{arch}_{mark}_{dataset}/netdissect."""
+    run_folder = run_name(about["arch"].replace(":", "."), about["mark"], about["dataset"])
+    return ROOT / project.RESULT_ROOT / run_folder / "netdissect"
+
+
+def cli() -> None:
+    """Parse the command line and dissect."""
+    flags = vars(get_args_parser().parse_args())
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    main(make_config(flags))
+
+
+if __name__ == "__main__":
+    run(cli, "netdissect/main.py")

@@ -1,0 +1,187 @@
+"""The HTML page of a dissected layer: its units, their concepts, and the pictures they fire at most."""
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
+
+from engine import progress
+from files import whole_file
+from netdissect.broden import Broden
+from netdissect.features import FeatureStore
+from netdissect.tally import TallyRow, interpretable
+from report.overlays import JPEG_QUALITY, darken_outside, strip, upsample
+from report.pages import plain_label, write_page
+
+TILE = 112  # side of a picture in a unit's row, pixels
+
+
+def chance_summary(rows: Sequence[TallyRow], null_scores: np.ndarray, threshold: float) -> dict:
+    """chance.json: how a layer's scores stand to those of randomly paired pictures.
+
+    Args:
+        rows: the tally.
+        null_scores: (rounds, U) best IoU of each unit in each round of random pairs.
+        threshold: the IoU that counts as interpretable.
+
+    Returns:
+        rounds, null_95 (95th percentile of the null scores), units_above_95, units_above_threshold, and per unit the
+        share of null scores at or above its own (`chance`).
+    """
+    null = np.sort(null_scores.ravel())
+    limit = float(np.quantile(null, 0.95))
+    above = {row.unit: float(1 - np.searchsorted(null, row.score, side="left") / len(null)) for row in rows}
+    return {
+        "rounds": len(null_scores),
+        "null_95": limit,
+        "units_above_95": sum(row.score > limit for row in rows),
+        "units_above_threshold": len(interpretable(rows, threshold)),
+        "units": [{"unit": row.unit, "score": row.score, "chance": above[row.unit]} for row in rows],
+    }
+
+
+def write_chance(path: str | os.PathLike, summary: dict) -> None:
+    """Write chance.json."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(summary, indent=1), encoding="utf-8")
+
+
+def write_report(
+    folder: Path,
+    layer: str,
+    model: str,
+    broden: Broden,
+    store: FeatureStore,
+    thresholds: np.ndarray,
+    rows: Sequence[TallyRow],
+    iou_mode: str,
+    score_threshold: float,
+    seg_threshold: float,
+    topn: int,
+    chance: dict | None,
+) -> Path:
+    """Write html/<layer>.html with its pictures html/<layer>/unit-<n>.jpg, and the bar graph as html/<layer>.svg.
+
+    Args:
+        folder: the output folder.
+        layer: its name.
+        model: the network's name, for the heading.
+        broden: the pictures.
+        store: the units' maps.
+        thresholds: (U,).
+        rows: the tally, in its order.
+        iou_mode: 'lite' or 'original', said on the page.
+        score_threshold: IoU from which a unit counts as interpretable.
+        seg_threshold: IoU from which a unit's concepts of further categories are listed.
+        topn: pictures per unit.
+        chance: as `chance_summary` gives it.
+
+    Returns:
+        The page's path.
+    """
+    topn = min(topn, len(broden))
+    write_strips(folder / "html" / layer, broden, store, thresholds, topn)
+    found = interpretable(rows, score_threshold)
+    detectors = sorted({(row.category, row.label) for row in found})
+    by_category = [(name, sum(category == name for category, _ in detectors)) for name in broden.categories]
+    chance_of = {unit["unit"]: unit["chance"] for unit in chance["units"]} if chance else {}
+    page = folder / "html" / f"{layer}.html"
+    write_page(
+        page,
+        "dissection.html",
+        layer=layer,
+        model=model,
+        data=broden.directory.resolve().name,
+        pictures=len(broden),
+        iou_mode=iou_mode,
+        threshold=score_threshold,
+        units=[
+            {
+                "unit": row.unit,
+                "label": row.label,
+                "category": row.category,
+                "score": row.score,
+                "chance": chance_of.get(row.unit),
+                "also": [
+                    {"category": category, "label": best.label, "iou": best.iou}
+                    for category, best in row.categories.items()
+                    if category != row.category and best.iou >= seg_threshold and best.label
+                ],
+                "strip": f"{layer}/unit-{row.unit}.jpg",
+            }
+            for row in rows
+        ],
+        interpretable=len(found),
+        detectors=detectors,
+        by_category=[(name, number) for name, number in by_category if number],
+        chance=chance,
+        graph=Markup(detector_graph(folder / "html" / f"{layer}.svg", found, broden.categories)) if found else None,
+        topn=topn,
+        strip_width=TILE * topn,
+        strip_height=TILE,
+    )
+    return page
+
+
+def write_strips(folder: Path, broden: Broden, store: FeatureStore, thresholds: np.ndarray, topn: int) -> None:
+    """For each unit, the `topn` pictures with its largest activations, darkened outside its mask, side by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    peaks = np.stack([store[index].max((1, 2)) for index in range(len(store))])  # (N, U)
+    top = np.argsort(-peaks, axis=0, kind="stable")[:topn]  # (topn, U)
+
+    @lru_cache(maxsize=4096)
+    def tile(index: int) -> np.ndarray:
+        return np.asarray(broden.picture(index).resize((TILE, TILE), Image.Resampling.BILINEAR))
+
+    for unit in progress(range(store.units), desc="pictures", unit="unit"):
+        tiles = []
+        for index in top[:, unit]:
+            unit_map = torch.from_numpy(np.array(store[index][unit : unit + 1]))  # (1, h, w)
+            mask = upsample(unit_map, TILE, TILE)[0].numpy() > thresholds[unit]
+            tiles.append(darken_outside(tile(int(index)), mask))
+        Image.fromarray(strip(tiles)).save(folder / f"unit-{unit + 1}.jpg", quality=JPEG_QUALITY)
+
+
+def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[str]) -> str:
+    """Bars of how many units detect each concept, grouped by category; writes an SVG and returns it for inlining."""
+    groups = [
+        sorted(
+            ((row_count, label) for label, row_count in _counts(found, category).items()), key=lambda x: (-x[0], x[1])
+        )
+        for category in categories
+    ]
+    labels = [plain_label(label) for group in groups for _, label in group]
+    figure = Figure(figsize=(max(4, 0.19 * len(labels) + 1.2), 2.7), layout="constrained")
+    axes = figure.subplots()
+    start = 0
+    for category, group in zip(categories, groups, strict=True):
+        if group:
+            axes.bar(range(start, start + len(group)), [number for number, _ in group], width=0.8, label=category)
+            start += len(group)
+    axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
+    axes.margins(x=0.01)
+    axes.set_ylabel("units")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=7, ncols=len(categories), loc="upper right")
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg")
+    text = svg.getvalue()
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return text[text.index("<svg") :]
+
+
+def _counts(found: Sequence[TallyRow], category: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for row in found:
+        if row.category == category:
+            counts[row.label] = counts.get(row.label, 0) + 1
+    return counts
