@@ -1,0 +1,286 @@
+"""Explain predictions: which few units a network's decision is the sum of, and what they respond to.
+
+    python3 demo.py                                              # the shipped network, on the embedded scenes
+    python3 demo.py --mark t5 --nd_result tally.csv --modelfile snapshot/pytorch_.../epoch_89.pth
+    python3 demo.py --images 10012,28993                         # these validation pictures
+    python3 demo.py --image my.jpg holiday/*.jpg                 # your own pictures
+    python3 demo.py --explain target                             # the votes for the true class
+
+Writes explain.html, explain.json, vis/cam_<i>.jpg and figure.png into result/pytorch_{arch}_{mark}_{dataset}/, then
+tests the network on the validation pictures.
+"""
+
+import argparse
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+import settings
+from engine import describe_device, evaluate, pick_device, progress
+from errors import ArgumentParser, UserError, run
+from explain.pictures import Explanation, explain_pictures
+from files import shown, whole_file
+from loader.places365 import (
+    DataSource,
+    class_names,
+    explain_transform,
+    find_dataset,
+    make_loader,
+    read_image,
+    spec_of,
+    val_transform,
+)
+from models import MODELS, load_snapshot, mark_of, parse_mark, run_name
+from models.resnet import DENSE_MARK, head_of
+from models.snapshot import newest_snapshot
+from netdissect.tally import TallyRow, read_tally
+from report.figures import write_figure
+from report.overlays import JPEG_QUALITY, PICTURE_SIZE, heat_overlays, strip
+from report.pages import plain_label, write_explain_page
+
+ROOT = Path(__file__).resolve().parent
+EXPLAIN_BATCH = 16  # pictures through the network at one time
+VAL_BATCH = 64
+FIGURE_PICTURES = 4  # pictures in figure.png, as in the paper's figures
+
+
+def get_args_parser() -> ArgumentParser:
+    """The command line."""
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--mark", help="tK, the number of votes per class (default: as the snapshot says)")
+    parser.add_argument("--arch", help=f"one of {', '.join(MODELS)} (default: as the snapshot says)")
+    parser.add_argument("--modelfile", metavar="PTH", help="snapshot (default: the run's newest, or the shipped one)")
+    parser.add_argument("--nd_result", metavar="CSV", help="tally.csv of netdissect/main.py for this snapshot")
+    parser.add_argument("--dataset", help=f"{', '.join(settings.DATASETS)}, or a folder with train/ and val/")
+    parser.add_argument("--data", help="folder that holds the data sets, or the data set's own (default data/)")
+    parser.add_argument("--images", metavar="I,J,...|N", help="indices of validation pictures, or how many of them "
+                        f"(default {settings.EXPLAIN_IMAGES})")  # fmt: skip
+    parser.add_argument("--image", metavar="FILE", nargs="+", action="extend", help="your own pictures")
+    parser.add_argument("--explain", default="prediction", choices=["prediction", "target"], help="whose votes")
+    parser.add_argument("--topn", type=int, default=settings.EXPLAIN_TOPN, help="votes shown per picture")
+    parser.add_argument("--output", metavar="DIR", help="folder that gets explain.html")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
+    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes that read pictures")
+    parser.add_argument("--no_val", action="store_true", help="leave the validation out")
+    return parser
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A picture to explain: its file, and where it stands in the validation set, if it does."""
+
+    file: str
+    index: int | None
+    target: int | None
+    picture: Image.Image
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """Explain as the paper does: model, concepts, pictures, votes, page; then validate. Returns explain.json's data."""
+    check_args(args)
+    device = pick_device(args.device)
+
+    # The network, and what its units respond to
+    model_file, tally_file = find_inputs(args)
+    model, about = load_snapshot(
+        model_file, args.arch, parse_mark(args.mark) if args.mark not in (None, DENSE_MARK) else None
+    )
+    concepts = read_concepts(tally_file, units=head_of(model).in_features)
+    model.to(device)
+    print(f"device: {describe_device(device)}")
+    print(f"model: {shown(model_file)}, {about['arch']}, K = {about['topk'] or 'all (dense head)'}")
+
+    # The pictures
+    own_only = bool(args.image) and not args.images
+    source, classes, dataset = find_classes(args.dataset, args.data, about, own_only)
+    if len(classes) != about["num_classes"]:
+        raise UserError(f"{model_file} has {about['num_classes']} classes, data set {dataset} has {len(classes)}")
+    val_set = None if own_only else source.dataset("val", val_transform(source.spec))
+    indices = [] if own_only else pick_indices(args.images, len(val_set))
+    files = args.image or []
+
+    # Their votes
+    output = Path(args.output) if args.output else ROOT / settings.RESULT_ROOT / run_name(
+        about["arch"], args.mark or mark_of(about["topk"]), dataset)  # fmt: skip
+    transform = explain_transform(spec_of(dataset))
+    records = []
+    bar = progress(subjects(val_set, indices, files), total=len(indices) + len(files), desc="explain", unit="img")
+    for batch in batched(bar, EXPLAIN_BATCH):
+        images = torch.stack([transform(subject.picture) for subject in batch])  # (B, 3, H, W)
+        targets = [subject.target for subject in batch]
+        explanations = explain_pictures(
+            model, images.to(device), targets, classes, concepts, args.topn, args.explain == "target"
+        )
+        for subject, explanation in zip(batch, explanations, strict=True):
+            overlays = f"vis/cam_{len(records)}.jpg"
+            draw_overlays(output / overlays, subject.picture, explanation)
+            record = {"file": subject.file, "index": subject.index, **explanation.record, "overlays": overlays}
+            records.append(record)
+
+    # The page
+    report = {
+        "arch": about["arch"],
+        "topk": about["topk"],
+        "modelfile": shown(model_file),
+        "nd_result": tally_file and shown(tally_file),
+        "dataset": dataset,
+        "explain": args.explain,
+        "images": records,
+        "validation": None,
+    }
+    write_explanation(output, report)
+    write_figure(output / "figure.png", records[:FIGURE_PICTURES], output)
+    for record in records:
+        print(one_line(record))
+
+    # The accuracy, by the code that training uses
+    if val_set is not None and not args.no_val:
+        loader = make_loader(val_set, VAL_BATCH, args.workers, device)
+        report["validation"] = evaluate(model, loader, device)
+        print("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} pictures".format(**report["validation"]))
+        write_explanation(output, report)
+    print(f"report: {shown(output / 'explain.html')}")
+    return report
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Raises UserError for values out of range, before any work."""
+    if args.mark not in (None, DENSE_MARK):
+        parse_mark(args.mark)
+    if args.arch and args.arch not in MODELS:
+        raise UserError(f"--arch {args.arch}: expected one of {', '.join(MODELS)}")
+    if args.topn < 1:
+        raise UserError(f"--topn {args.topn}: expected at least 1")
+    if args.workers < 0:
+        raise UserError(f"--workers {args.workers}: expected at least 0")
+    if args.explain == "target" and args.image:
+        raise UserError("--explain target: pictures given by --image have no true class; explain their prediction")
+
+
+def find_inputs(args: argparse.Namespace) -> tuple[Path, Path | None]:
+    """The snapshot and its tally: those given, else those of the run these options name, else the shipped ones.
+
+    A tally belongs to one snapshot: a snapshot given without one is explained with unit numbers only.
+    """
+    given = Path(args.nd_result) if args.nd_result else None
+    if args.modelfile:
+        return Path(args.modelfile), given
+    arch, mark = args.arch or settings.ARCH, args.mark or settings.MARK
+    datasets = [Path(args.dataset).resolve().name] if args.dataset else ["places365", "mini_places"]
+    for dataset in datasets:
+        folder = run_name(arch, mark, dataset)
+        trained = newest_snapshot(ROOT / settings.SNAPSHOT_ROOT / folder)
+        if trained:
+            dissected = ROOT / settings.RESULT_ROOT / folder / "netdissect" / "tally.csv"
+            return trained, given or (dissected if dissected.is_file() else None)
+    if (arch, mark) != (settings.ARCH, settings.MARK) or "mini_places" not in datasets:
+        raise UserError(f"no snapshot in {settings.SNAPSHOT_ROOT}/{folder}: name one with --modelfile, or train it")
+    return ROOT / settings.SHIPPED_SNAPSHOT, given or ROOT / settings.SHIPPED_TALLY
+
+
+def read_concepts(tally_file: Path | None, units: int) -> dict[int, TallyRow]:
+    """What each unit responds to, by its number from 1; without a tally, nothing."""
+    if tally_file is None:
+        print("no tally: units have numbers only; netdissect/main.py names them, --nd_result takes its tally.csv")
+        return {unit: TallyRow(unit, "", "", 0.0, {}) for unit in range(1, units + 1)}
+    print(f"units: {shown(tally_file)}")
+    return {row.unit: replace(row, label=plain_label(row.label)) for row in read_tally(tally_file, units)}
+
+
+def find_classes(
+    dataset: str | None, data: str | None, about: dict[str, Any], names_only: bool
+) -> tuple[DataSource | None, list[str], str]:
+    """The data set, its class names, and its name; if the names are enough, no data need be on disk.
+
+    Without --dataset and --data it is the snapshot's own, where the snapshot names one.
+    """
+    own = about.get("dataset")
+    if names_only and dataset is None and "classes" in about:
+        return None, list(about["classes"]), own
+    if dataset is None and data is None and own in settings.DATASETS:
+        dataset = own
+    if names_only and (dataset in settings.DATASETS or dataset is None):
+        name = dataset or "places365"
+        return None, class_names(name), name
+    source = find_dataset(dataset, data, ROOT)
+    return source, source.classes, source.name
+
+
+def pick_indices(images: str | None, count: int) -> list[int]:
+    """'10012,28993' -> these indices; 'N' -> that many, evenly spaced over the validation set; None -> the default."""
+    text = images or str(min(settings.EXPLAIN_IMAGES, count))
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise UserError(f"--images {text!r}: expected indices such as 10012,28993, or a count")
+    numbers = [int(part) for part in parts]
+    if "," not in text:
+        if not 1 <= numbers[0] <= count:
+            raise UserError(f"--images {text}: expected a count from 1 to {count}; a single index is written `{text},`")
+        return np.linspace(0, count, numbers[0], endpoint=False).astype(int).tolist()
+    if max(numbers) >= count:
+        raise UserError(f"--images {text}: {max(numbers)} is not an index of the validation set, 0 to {count - 1}")
+    return numbers
+
+
+def subjects(val_set: Any, indices: list[int], files: list[str]) -> Iterator[Subject]:
+    """The pictures, read one at a time."""
+    for index in indices:
+        yield Subject(shown(val_set.file(index)), index, int(val_set.targets[index]), val_set.picture(index))
+    for file in files:
+        yield Subject(file, None, None, read_image(file, upright=True))
+
+
+def batched(items: Iterable[Subject], size: int) -> Iterator[list[Subject]]:
+    """Lists of `size` items, the last one shorter."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def draw_overlays(path: Path, picture: Image.Image, explanation: Explanation) -> None:
+    """The squared picture and, side by side with it, the heat maps of the listed units, as strong as their votes."""
+    square = np.asarray(picture.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BILINEAR))
+    percents = [unit["percent"] for unit in explanation.record["units"]]
+    strongest = max(percents)
+    strengths = [percent / strongest if strongest > 0 else 0.0 for percent in percents]
+    tiles = [square, *heat_overlays(square, explanation.maps, strengths)]
+    with whole_file(path) as temporary:
+        Image.fromarray(strip(tiles)).save(temporary, quality=JPEG_QUALITY)
+
+
+def write_explanation(output: Path, report: dict[str, Any]) -> None:
+    """explain.json, and explain.html from the same data."""
+    with whole_file(output / "explain.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    write_explain_page(output / "explain.html", report, settings.SCORE_THRESHOLD)
+
+
+def one_line(record: dict[str, Any]) -> str:
+    """A record for the terminal: what was predicted, and the sum that made it."""
+    known = record["target"] is not None
+    verdict = ("right" if record["target"] == record["prediction"] else f"is {record['target_name']}") if known else ""
+    terms = [f"{unit['vote']:.2f} {unit['label'] or unit['unit']}" for unit in record["units"] if unit["active"]]
+    if record["others"]["count"]:
+        terms.append(f"{record['others']['vote']:.2f} of {record['others']['count']} others")
+    score = " + ".join([*terms, f"{record['bias']:.2f} bias"])
+    return (
+        f"{Path(record['file']).name}: {record['prediction_name']} {100 * record['probability']:.1f} %"
+        f"{', ' + verdict if verdict else ''}; {record['explained_name']} {record['logit']:.2f} = {score}"
+    )
+
+
+def cli() -> None:
+    """Parse the command line and explain."""
+    main(get_args_parser().parse_args())
+
+
+if __name__ == "__main__":
+    run(cli, "demo.py")

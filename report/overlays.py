@@ -1,0 +1,51 @@
+"""Heat maps and masks on pictures. Pictures are uint8 RGB arrays (H, W, 3)."""
+
+import matplotlib
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+PICTURE_SIZE = 224  # side of an explained picture, pixels
+JPEG_QUALITY = 88
+
+_PICTURE_WEIGHT = 0.5
+_HEAT_WEIGHT = 0.45
+
+
+def upsample(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Maps (U, h, w) -> (U, height, width): bilinear, half-pixel centres."""
+    if not len(maps):  # interpolate refuses
+        return maps.new_empty(0, height, width)
+    return F.interpolate(maps[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+
+
+def heat_overlays(picture: np.ndarray, maps: torch.Tensor, strengths: list[float]) -> list[np.ndarray]:
+    """One picture per unit: its map in the colours of `jet` over the darkened picture.
+
+    Each map is upsampled to the picture and scaled from its minimum to its maximum; the authors' blend is
+    0.5 * picture + 0.45 * strength * jet(map).
+
+    Args:
+        picture: (H, W, 3) uint8.
+        maps: (U, h, w) the units' maps.
+        strengths: U numbers, percent / largest percent; negative ones count as 0.
+    """
+    height, width, _ = picture.shape
+    overlays = []
+    for heat, strength in zip(upsample(maps, height, width).numpy(), strengths, strict=True):
+        spread = heat.max() - heat.min()
+        scaled = (heat - heat.min()) / spread if spread > 0 else np.zeros_like(heat)
+        jet = matplotlib.colormaps["jet"](scaled)[..., :3] * 255  # (H, W, 3)
+        blend = _PICTURE_WEIGHT * picture + _HEAT_WEIGHT * max(0.0, strength) * jet
+        overlays.append(blend.round().clip(0, 255).astype(np.uint8))
+    return overlays
+
+
+def darken_outside(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The picture (H, W, 3) with everything outside a bool mask (H, W) dimmed, as Network Dissection shows units."""
+    return np.where(mask[..., None], picture, (picture * 0.25).astype(np.uint8))
+
+
+def strip(tiles: list[np.ndarray]) -> np.ndarray:
+    """Equal tiles side by side: one file per row of pictures, of which a page shows one tile at a time."""
+    return np.concatenate(tiles, axis=1)

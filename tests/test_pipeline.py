@@ -1,0 +1,281 @@
+"""The three steps, train -> dissect -> explain, on tiny trees; and what a user's mistakes lead to."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_tree
+from PIL import Image
+
+import demo
+import train
+from engine import NonFiniteLoss, evaluate
+from errors import UserError
+from loader.places365 import find_dataset, make_loader, val_transform
+from models import load_snapshot
+from netdissect import main as dissection
+from netdissect.tally import read_tally
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_train(root, *flags):
+    """train.py's main, writing below `root`."""
+    patch = pytest.MonkeyPatch()
+    with patch.context() as context:
+        context.setattr(train, "ROOT", root)
+        defaults = ["--epochs", "2", "--batch_size", "4", "--lr", "0.01", "--workers", "0", "--device", "cpu"]
+        return train.main(train.get_args_parser().parse_args([*defaults, *map(str, flags)]))
+
+
+def run_demo(*flags):
+    return demo.main(demo.get_args_parser().parse_args(["--workers", "0", "--device", "cpu", *map(str, flags)]))
+
+
+def call(*command, cwd=ROOT):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tree, tmp_path_factory):
+    """A workspace with a DKA network trained for two epochs on the tiny tree."""
+    root = tmp_path_factory.mktemp("workspace")
+    metrics = run_train(root, "--mark", "t5", "--dataset", tree)
+    return root, root / "snapshot/pytorch_resnet18_fc_ma_t5_tiny_places/epoch_1.pth", metrics
+
+
+@pytest.fixture(scope="module")
+def dissected(trained, broden):
+    """The output folder of main.py, launched from its own folder."""
+    root, snapshot, _ = trained
+    output = root / "dissected"
+    done = call("main.py", "--model_file", snapshot, "--data_directory", broden, "--output_folder", output,
+                "--topn", 3, "--gpu", "False", cwd=ROOT / "netdissect")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def test_training_leaves_snapshots_and_numbers(trained, tree):
+    root, snapshot, metrics = trained
+    model, about = load_snapshot(snapshot)
+    assert (about["epoch"], about["arch"], about["topk"], about["dataset"]) == (1, "resnet18_fc_ma", 5, "tiny_places")
+    assert about["classes"] == ["bakery-shop", "beach", "tundra"]
+    results = root / "result/pytorch_resnet18_fc_ma_t5_tiny_places"
+    lines = [json.loads(line) for line in (results / "train.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    assert {"train_loss", "val_top1", "val_top5", "lr", "images_per_second"} <= set(lines[0])
+    assert about["best_prec1"] == pytest.approx(max(line["val_top1"] for line in lines), abs=1e-4)
+    assert "K = 5" in (results / "train.log").read_text()
+    source = find_dataset(str(tree))
+    loader = make_loader(source.dataset("val", val_transform(source.spec)), 4, 0, torch.device("cpu"))
+    again = evaluate(model, loader, torch.device("cpu"), train.pick_amp("auto", torch.device("cpu")))
+    assert again["top1"] == pytest.approx(metrics["top1"])
+    assert again["loss"] == pytest.approx(metrics["loss"], abs=1e-3)
+
+
+def test_a_resumed_run_ends_as_an_undisturbed_one(trained, tree, tmp_path):
+    _, snapshot, _ = trained
+    first = snapshot.with_name("epoch_0.pth")
+    run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", first)
+    resumed = torch.load(tmp_path / "snapshot" / snapshot.parent.name / "epoch_1.pth")["state_dict"]
+    expected = torch.load(snapshot)["state_dict"]
+    assert all(torch.equal(resumed[key], expected[key]) for key in expected)
+    with pytest.raises(UserError, match="nothing is left to train"):
+        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto")
+    with pytest.raises(UserError, match="its schedule cannot go on"):
+        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto", "--epochs", 9)
+
+
+def test_finetuning_a_dense_network_into_a_dka_one(trained, tree, tmp_path):
+    run_train(tmp_path, "--arch", "resnet18", "--dataset", tree, "--epochs", 1)
+    dense = tmp_path / "snapshot/pytorch_resnet18_dense_tiny_places/epoch_0.pth"
+    assert load_snapshot(dense)[1]["topk"] is None
+    run_train(tmp_path, "--mark", "t3", "--dataset", tree, "--finetune", dense, "--epochs", 1)
+    assert load_snapshot(tmp_path / "snapshot/pytorch_resnet18_fc_ma_t3_tiny_places/epoch_0.pth")[1]["topk"] == 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tree, tmp_path):
+    with pytest.raises(NonFiniteLoss, match=r"the loss is (nan|inf) in epoch 0, batch \d"):
+        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--lr", 1e30)
+    assert not (tmp_path / "snapshot").exists()
+
+
+def test_dissection_names_every_unit(dissected):
+    rows = read_tally(dissected / "tally.csv", units=512)
+    assert [row.score for row in rows] == sorted((row.score for row in rows), reverse=True)
+    assert {row.label for row in rows} <= {"sky", "sea", "beach-s", ""}
+    assert np.load(dissected / "quantile.npy").shape == (512,)
+    chance = json.loads((dissected / "chance.json").read_text())
+    assert len(chance["units"]) == 512
+    page = (dissected / "html" / "layer4.html").read_text()
+    assert page.count('id="unit-') == 512
+    with Image.open(dissected / "html" / "layer4" / "unit-44.jpg") as strip:
+        assert strip.size == (3 * 112, 112)
+    assert not list(dissected.glob("*.f32"))
+
+
+@pytest.mark.parametrize("launch", [["netdissect/main.py"], ["-m", "netdissect.main"]])
+def test_dissection_is_the_same_however_launched(trained, broden, dissected, tmp_path, launch):
+    done = call(*launch, "--model_file", trained[1], "--data_directory", broden, "--output_folder", tmp_path / "o",
+                "--gpu", "False", "--chance_rounds", 0, "--quantile_file", dissected / "quantile.npy")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "o" / "tally.csv").read_bytes() == (dissected / "tally.csv").read_bytes()
+
+
+def test_several_layers_of_a_torchvision_network(broden, tmp_path):
+    config = dissection.make_config({
+        "model": "squeezenet1_1", "model_file": "none", "num_classes": "4", "feature_names": "features.3,features.6",
+        "data_directory": str(broden), "output_folder": str(tmp_path), "topn": "2", "workers": "0", "gpu": "False",
+        "test_mode": "True", "iou_mode": "original", "categories": "scene", "chance_rounds": "0",
+    })  # fmt: skip
+    first, second = dissection.main(config)
+    assert (first, second) == (tmp_path / "features.3" / "tally.csv", tmp_path / "features.6" / "tally.csv")
+    assert (len(read_tally(first)), len(read_tally(second))) == (128, 256)
+    assert list(read_tally(first)[0].categories) == ["scene"]
+
+
+def test_explanations_of_validation_pictures(trained, dissected, tree, tmp_path):
+    _, snapshot, metrics = trained
+    report = run_demo("--mark", "t5", "--modelfile", snapshot, "--nd_result", dissected / "tally.csv",
+                      "--dataset", tree, "--images", "5,0", "--output", tmp_path)  # fmt: skip
+    written = json.loads((tmp_path / "explain.json").read_text())
+    assert written == json.loads(json.dumps(report))
+    assert (written["arch"], written["topk"], written["dataset"]) == ("resnet18_fc_ma", 5, "tiny_places")
+    assert written["validation"]["top1"] == pytest.approx(metrics["top1"], abs=17)  # fp32 here: one picture may differ
+    assert [image["index"] for image in written["images"]] == [5, 0]
+    assert [image["target_name"] for image in written["images"]] == ["tundra", "bakery-shop"]
+    tally = {row.unit: row for row in read_tally(dissected / "tally.csv")}
+    for number, image in enumerate(written["images"]):
+        assert image["logit"] == pytest.approx(image["bias"] + sum(unit["vote"] for unit in image["units"]), abs=1e-9)
+        assert image["explained"] == image["prediction"]
+        for unit in image["units"]:
+            assert unit["label"] == tally[unit["unit"]].label.removesuffix("-s")
+            assert unit["iou"] == tally[unit["unit"]].score
+        with Image.open(tmp_path / "vis" / f"cam_{number}.jpg") as strip:
+            assert strip.size == (6 * 224, 224)
+    html = (tmp_path / "explain.html").read_text()
+    assert 'id="image-5"' in html
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_explanations_of_own_pictures_need_no_data(trained, dissected, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (300, 100), (200, 30, 30)).save(tmp_path / "my picture.jpg", exif=exif)
+    Image.new("LA", (30, 50)).save(tmp_path / "grey.png")
+    report = run_demo("--modelfile", trained[1], "--nd_result", dissected / "tally.csv", "--output", tmp_path / "out",
+                      "--image", tmp_path / "my picture.jpg", tmp_path / "grey.png")  # fmt: skip
+    assert [(image["index"], image["target"], image["target_name"]) for image in report["images"]] == [(None,) * 3] * 2
+    assert report["images"][0]["prediction_name"] in ("bakery-shop", "beach", "tundra")
+    assert report["validation"] is None
+
+
+def test_explaining_the_true_class_of_a_count_of_pictures(trained, tree, tmp_path):
+    report = run_demo("--modelfile", trained[1], "--dataset", tree, "--images", 3, "--explain", "target", "--topn", 2,
+                      "--no_val", "--output", tmp_path)  # fmt: skip
+    assert [image["index"] for image in report["images"]] == [0, 2, 4]
+    assert all(image["explained"] == image["target"] for image in report["images"])
+    assert all((len(image["units"]), image["others"]["count"]) == (2, 3) for image in report["images"])
+    assert report["nd_result"] is None
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--mark", "x"], "mark 'x': expected `t` and the number of votes K"),
+    (["--mark", "t513"], "K = 513: resnet18_fc_ma has 512 pooled features"),
+    (["--arch", "vgg16"], "--arch vgg16: expected one of resnet18"),
+    (["--dataset", "/nowhere/at/all"], "data set '/nowhere/at/all': expected places365"),
+    (["--epochs", "0"], "--epochs 0: expected at least 1"),
+    (["--lr", "-1"], "--lr -1.0: expected a positive number"),
+    (["--device", "tpu"], "device 'tpu': expected auto, cpu"),
+    (["--device", "cuda:99"], "device 'cuda:99': this machine has"),
+    (["--resume", "no.pth"], "snapshot no.pth: no such file"),
+    (["--finetune", "no.pth"], "snapshot no.pth: no such file"),
+])  # fmt: skip
+def test_mistakes_in_training(tree, tmp_path, flags, message):
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        run_train(tmp_path, "--dataset", tree, *flags)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--mark", "x"], "mark 'x'"),
+    (["--mark", "t513"], "K = 513"),
+    (["--modelfile", "no.pth"], "snapshot no.pth: no such file"),
+    (["--nd_result", "no.csv"], "tally no.csv: no such file"),
+    (["--images", "0,6"], "6 is not an index of the validation set, 0 to 5"),
+    (["--images", "many"], "--images 'many': expected indices such as"),
+    (["--images", "7"], "expected a count from 1 to 6"),
+    (["--image", "no.jpg"], "no.jpg: no such file"),
+    (["--topn", "0"], "--topn 0: expected at least 1"),
+])  # fmt: skip
+def test_mistakes_in_explaining(trained, dissected, tree, tmp_path, flags, message):
+    defaults = {"--modelfile": trained[1], "--nd_result": dissected / "tally.csv", "--dataset": tree}
+    given = {**defaults, flags[0]: flags[1]}
+    with pytest.raises(UserError, match=message):
+        run_demo("--output", tmp_path / "out", *(part for pair in given.items() for part in pair))
+    assert not (tmp_path / "out" / "explain.html").exists()
+
+
+def test_tallies_and_classes_that_do_not_fit(trained, dissected, tree, tmp_path):
+    rows = (dissected / "tally.csv").read_text().splitlines()
+    (tmp_path / "half.csv").write_text("\n".join(rows[:257]))
+    write_tree(tmp_path / "two", categories=["beach", "tundra"])
+    common = ["--modelfile", trained[1], "--output", tmp_path / "out"]
+    with pytest.raises(UserError, match="it was made of another model or layer"):
+        run_demo(*common, "--nd_result", tmp_path / "half.csv", "--dataset", tree)
+    with pytest.raises(UserError, match="has 3 classes, data set two has 2"):
+        run_demo(*common, "--nd_result", dissected / "tally.csv", "--dataset", tmp_path / "two")
+    with pytest.raises(UserError, match="pictures given by --image have no true class"):
+        run_demo(*common, "--image", "x.jpg", "--explain", "target")
+
+
+@pytest.mark.parametrize("flags, message", [
+    ({"iou_mode": "loose"}, "IOU_MODE = 'loose': expected 'lite' or 'original'"),
+    ({"quantile": "5"}, "QUANTILE = 5: expected a number between 0 and 1"),
+    ({"topn": "0"}, "TOPN = 0: expected a whole number from 1"),
+    ({"gpu": "maybe"}, "GPU = 'maybe': expected True, False or 'auto'"),
+    ({"clean": "perhaps"}, "CLEAN = 'perhaps': expected True or False"),
+    ({"model_file": "no.pth"}, "snapshot no.pth: no such file"),
+    ({"model": "resnet19"}, "MODEL 'resnet19': expected resnet18"),
+    ({"model": "no.such:factory"}, "MODEL 'no.such:factory': No module named"),
+    ({"model_file": "none"}, "expected one of them at least"),
+    ({"data_directory": "nowhere"}, "data directory nowhere: no such folder"),
+    ({"feature_names": "layer9"}, "layer 'layer9': the model has conv1"),
+    ({"num_classes": "9"}, "NUM_CLASSES = 9: .* has 3 classes"),
+    ({"topk": "600"}, "K = 600: resnet18_fc_ma has 512"),
+    ({"categories": "smell"}, "category 'smell': .* has object, scene"),
+])  # fmt: skip
+def test_mistakes_in_dissecting(trained, broden, tmp_path, flags, message):
+    defaults = {"model_file": str(trained[1]), "data_directory": str(broden), "output_folder": str(tmp_path / "o"),
+                "gpu": "False", "workers": "0"}  # fmt: skip
+    with pytest.raises(UserError, match=message):
+        dissection.main(dissection.make_config({**defaults, **flags}))
+    assert not list(tmp_path.rglob("*.csv"))
+
+
+@pytest.mark.parametrize("command", [["train.py", "--mark", "x"], ["demo.py", "--mark", "x"],
+                                     ["train.py", "--epochs", "many"], ["demo.py", "--explain", "why"],
+                                     ["netdissect/main.py", "--iou_mode", "x"]])  # fmt: skip
+def test_a_mistake_is_one_line_and_code_2(command):
+    done = call(*command)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "error: " in done.stderr
+    assert done.stdout == ""
+
+
+def test_settings_are_flags():
+    flags = ["--feature_names", "['layer3', 'layer4']", "--catagories", "object,part", "--topk", "7",
+             "--output_folder", "here", "--quantile_file", "None", "--workers", "0"]  # fmt: skip
+    config = dissection.make_config(vars(dissection.get_args_parser().parse_args(flags)))
+    assert (config.feature_names, config.categories, config.topk) == (["layer3", "layer4"], ["object", "part"], 7)
+    assert (config.output_folder, config.quantile_file, config.gpu) == (Path("here"), None, "auto")
+    assert config.model_file == ROOT / "netdissect" / "../snapshot/shipped/resnet18_d5a_mini_places.pth"
