@@ -180,7 +180,9 @@ def find_inputs(args: argparse.Namespace) -> tuple[Path, Path | None]:
         trained = newest_snapshot(ROOT / settings.SNAPSHOT_ROOT / folder)
         if trained:
             dissected = ROOT / settings.RESULT_ROOT / folder / "netdissect" / "tally.csv"
-            return trained, given or (dissected if dissected.is_file() else None)
+            # A tally that is older than the snapshot was made of another one.
+            fits = dissected.is_file() and dissected.stat().st_mtime >= trained.stat().st_mtime
+            return trained, given or (dissected if fits else None)
     if (arch, mark) != (settings.ARCH, settings.MARK) or "mini_places" not in datasets:
         raise UserError(f"no snapshot in {settings.SNAPSHOT_ROOT}/{folder}: name one with --modelfile, or train it")
     return ROOT / settings.SHIPPED_SNAPSHOT, given or ROOT / settings.SHIPPED_TALLY

@@ -1,0 +1,48 @@
+"""What a fresh checkout explains: the shipped network and its tally, on newly rendered scenes."""
+
+import pytest
+from test_pipeline import ROOT, run_demo
+
+import settings
+from loader.mini_places import render_mini_places
+from models import load_snapshot
+from netdissect import main as dissection
+from netdissect.tally import interpretable, read_tally
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    render_mini_places(root, train=16, val=48, broden=32, workers=2, progress=False)
+    return root
+
+
+def test_shipped_snapshot_is_small_and_whole():
+    path = ROOT / settings.SHIPPED_SNAPSHOT
+    assert path.stat().st_size < 25e6
+    model, about = load_snapshot(path)
+    assert (about["arch"], about["topk"], about["dataset"]) == ("resnet18_fc_ma", 5, "mini_places")
+    assert model.rfc.in_features == 512
+
+
+def test_shipped_network_explains_new_scenes(scenes, tmp_path):
+    report = run_demo("--data", scenes, "--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result",
+                      ROOT / settings.SHIPPED_TALLY, "--images", 48, "--no_val", "--output", tmp_path)  # fmt: skip
+    right = sum(image["prediction"] == image["target"] for image in report["images"])
+    assert right > 0.75 * 48
+    for image in report["images"]:
+        assert sum(unit["vote"] for unit in image["units"]) + image["bias"] == pytest.approx(image["logit"], abs=1e-9)
+    named = [unit for image in report["images"] for unit in image["units"] if unit["iou"] >= settings.SCORE_THRESHOLD]
+    assert len(named) > 0.5 * 5 * 48  # most of what decides has a name
+
+
+def test_shipped_tally_is_of_the_shipped_network(scenes, tmp_path):
+    """Dissected on few pictures, the units already get many of the names that 1,000 pictures gave them."""
+    config = dissection.make_config({"data_directory": str(scenes / "mini_broden"), "output_folder": str(tmp_path),
+                                     "workers": "0", "topn": "1", "chance_rounds": "0", "gpu": "False"})  # fmt: skip
+    (path,) = dissection.main(config)
+    shipped = {row.unit: row for row in read_tally(ROOT / settings.SHIPPED_TALLY, units=512)}
+    best = interpretable(read_tally(path, units=512), 0.15)
+    assert len(best) > 30
+    agreeing = sum(row.categories[shipped[row.unit].category].label == shipped[row.unit].label for row in best)
+    assert agreeing > 0.3 * len(best)
