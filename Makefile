@@ -1,0 +1,35 @@
+# Set-up and runs on a fresh machine. Each target installs what it needs into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint shipped clean
+
+demo: $(VENV)/installed  ## explain the shipped network's predictions on the embedded scenes
+	$(BIN)/python demo.py
+
+test: $(VENV)/installed-dev  ## the test suite
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev  ## style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+RUN := resnet18_fc_ma_t5_mini_places
+shipped: $(VENV)/installed  ## train and dissect the shipped network anew (40 minutes on two cores)
+	$(BIN)/python train.py --mark t5 --dataset mini_places
+	$(BIN)/python -m models.export snapshot/pytorch_$(RUN)/epoch_23.pth snapshot/shipped/resnet18_d5a_mini_places.pth
+	$(BIN)/python netdissect/main.py --output_folder result/pytorch_$(RUN)/netdissect
+	cp result/pytorch_$(RUN)/netdissect/tally.csv snapshot/shipped/tally.csv
+
+clean:  ## remove the environment and what was rendered (it comes back on first use)
+	rm -rf $(VENV) data/mini_places data/mini_broden
+
+$(VENV)/installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	touch $@
