@@ -7,14 +7,12 @@
 `mini_places` has Places365's layout, `mini_broden` the one of Network Dissection's Broden (Bau et al. 2017).
 """
 
-import csv
 import json
 import os
 import shutil
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ from tqdm import tqdm
 
 from errors import ArgumentParser, UserError, run
 from files import whole_file
+from loader.broden_format import LabelCounts, encode_labels, label_shares, write_tables
 from loader.scenes.colours import name_colours
 from loader.scenes.concepts import COLOURS, LAYERS
 from loader.scenes.render import COMPOSITIONS, Scene, render
@@ -213,8 +212,8 @@ def _tasks(split: str, count: int, seed: int, places: Path, scenes: Path) -> Ite
 # --- one scene ----------------------------------------------------------------------------------------------------
 
 
-def _render_to_file(task: _Task) -> dict[str, dict[int, int]]:
-    """Write one scene; returns, by category, how many pixels of the label maps each label has."""
+def _render_to_file(task: _Task) -> dict[str, dict[int, float]]:
+    """Write one scene; returns, by category, the share of the picture that each label has."""
     scene = render(task.class_name, task.seed, SIZE)
     image = Image.fromarray(scene.image)
     image.save(task.folder / f"{task.name}.jpg", quality=_JPEG_QUALITY)
@@ -224,16 +223,13 @@ def _render_to_file(task: _Task) -> dict[str, dict[int, int]]:
     # A label pixel stands for 2 x 2 picture pixels: the colour of their mean, the concepts of the lower right one.
     codes = {"color": name_colours(np.asarray(image.reduce(SIZE // LABEL_SIZE)))}
     codes.update({layer: scene.labels[layer][1::2, 1::2] for layer in LAYERS})
-    pixels = {}
+    shares = {"scene": {numbers["scene", task.class_name]: 1.0}}
     for category, code in codes.items():
         labels = np.array([0, *(numbers[category, name] for name in CONCEPTS[category])])[code]  # (sh, sw)
-        found, counted = np.unique(labels[labels > 0], return_counts=True)
-        pixels[category] = dict(zip(found.tolist(), counted.tolist(), strict=True))
-        if pixels[category]:
-            rgb = np.stack([labels % 256, labels // 256, np.zeros_like(labels)], -1).astype(np.uint8)
-            Image.fromarray(rgb).save(task.folder / f"{task.name}_{category}.png")
-    pixels["scene"] = {numbers["scene", task.class_name]: LABEL_SIZE**2}
-    return pixels
+        shares[category] = label_shares(labels)
+        if shares[category]:
+            Image.fromarray(encode_labels(labels)).save(task.folder / f"{task.name}_{category}.png")
+    return shares
 
 
 # --- Broden's tables ----------------------------------------------------------------------------------------------
@@ -260,55 +256,25 @@ def _spelled(category: str, name: str) -> str:
     return name + {"color": "-c", "scene": "-s"}.get(category, "")
 
 
-def _write_broden_tables(folder: Path, tasks: list[_Task], pixels: list[dict[str, dict[int, int]]]) -> None:
-    """index.csv, category.csv, label.csv and c_<category>.csv, of what the label maps really have."""
-    names = {number: _spelled(category, name) for (category, name), number in label_numbers().items()}
-    frequency: dict[str, Counter] = defaultdict(Counter)  # category -> label -> pictures
-    coverage: dict[str, Counter] = defaultdict(Counter)  # category -> label -> pictures' worth of pixels
-    index = []
-    for number, (task, found) in enumerate(zip(tasks, pixels, strict=True)):
-        cells = []
-        for category in CATEGORIES:
-            for label, count in found[category].items():
-                frequency[category][label] += 1
-                coverage[category][label] += count
-            is_scene = category == "scene"
-            cells.append(
-                next(iter(found["scene"])) if is_scene else f"mini/{task.name}_{category}.png" * bool(found[category])
-            )
+def _write_broden_tables(folder: Path, tasks: list[_Task], shares: list[dict[str, dict[int, float]]]) -> None:
+    """The tables of mini_broden, of what the label maps really have."""
+    counts = LabelCounts(list(CATEGORIES))
+    rows = []
+    for number, (task, found) in enumerate(zip(tasks, shares, strict=True)):
+        counts.add(found)
+        cells = {category: f"mini/{task.name}_{category}.png" if found[category] else "" for category in CATEGORIES}
+        cells["scene"] = next(iter(found["scene"]))
         split = "train" if number < _BRODEN_TRAIN_SHARE * len(tasks) else "val"
-        index.append([f"mini/{task.name}.jpg", split, SIZE, SIZE, LABEL_SIZE, LABEL_SIZE, *cells])
-
-    def share(counted: int) -> str:
-        return f"{counted / LABEL_SIZE**2:.6f}"
-
-    _table(folder / "index.csv", ["image", "split", "ih", "iw", "sh", "sw", *CATEGORIES], index)
-    _table(
-        folder / "category.csv",
-        ["name", "first", "last", "count", "frequency"],
-        [[category, min(frequency[category], default=0), max(frequency[category], default=0), len(frequency[category]),
-          sum(bool(found[category]) for found in pixels)] for category in CATEGORIES],
-    )  # fmt: skip
-    labels = []
-    for label in sorted(set(chain.from_iterable(frequency.values()))):
-        homes = sorted((c for c in CATEGORIES if label in frequency[c]), key=lambda c: -frequency[c][label])
-        pictures = sum(any(label in by_label for by_label in found.values()) for found in pixels)
-        covered = share(sum(coverage[category][label] for category in homes))
-        labels.append(
-            [label, names[label], ";".join(f"{c}({frequency[c][label]})" for c in homes), pictures, covered, ""]
-        )
-    _table(folder / "label.csv", ["number", "name", "category", "frequency", "coverage", "syns"], labels)
-    for category in CATEGORIES:
-        rows = [
-            [code, label, names[label], frequency[category][label], share(coverage[category][label])]
-            for code, label in enumerate(sorted(frequency[category]), start=1)
-        ]
-        _table(folder / f"c_{category}.csv", ["code", "number", "name", "frequency", "coverage"], rows)
-
-
-def _table(path: Path, header: list[str], rows: list[list]) -> None:
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+        rows.append([f"mini/{task.name}.jpg", split, SIZE, SIZE, LABEL_SIZE, LABEL_SIZE, *cells.values()])
+    names = {
+        category: {
+            number: _spelled(category, name)
+            for (home, name), number in label_numbers().items()
+            if home == category and counts.pictures[category][number]
+        }
+        for category in CATEGORIES
+    }
+    write_tables(folder, names, rows, counts, SYNONYMS)
 
 
 def main() -> None:

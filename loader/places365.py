@@ -4,6 +4,8 @@ import gzip
 import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,18 +71,30 @@ def read_image(path: str | os.PathLike, upright: bool = False) -> Image.Image:
     Raises:
         UserError: naming the file, if it is missing or not a readable picture.
     """
+    with _opened(path) as image:
+        image = ImageOps.exif_transpose(image) if upright else image
+        if image.mode.startswith("I"):  # 16 and 32 bit: to 8 bit by the range that 16-bit files use
+            image = image.point(lambda value: value / 256).convert("L")
+        elif image.mode in ("P", "LA", "PA", "RGBA"):  # a transparent picture stands on white
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image.convert("RGB")
+
+
+@contextmanager
+def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image) if upright else image
-            if image.mode.startswith("I"):  # 16 and 32 bit: to 8 bit by the range that 16-bit files use
-                image = image.point(lambda value: value / 256).convert("L")
-            elif image.mode in ("P", "LA", "PA", "RGBA"):  # a transparent picture stands on white
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return image.convert("RGB")
+            yield image
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable picture ({error})"
         raise UserError(f"{os.fspath(path)}: {reason}") from error
+
+
+def picture_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) in pixels, from the file's header. Raises UserError as `read_image`."""
+    with _opened(path) as image:
+        return image.height, image.width
 
 
 class ImageTree(ImageFolder):

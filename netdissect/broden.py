@@ -1,16 +1,20 @@
-"""Reader of Broden-format folders (Bau et al. 2017): pictures with labels of several categories, per pixel or whole."""
+"""Reader of Broden-format folders (Bau et al. 2017): pictures with labels of several categories, per pixel or whole.
+
+python3 -m netdissect.broden check DIR         # lists the faults of a folder
+python3 -m netdissect.broden build --help      # makes one from pictures, label maps and names
+"""
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from errors import UserError
-from loader.places365 import read_image
+from errors import UserError, run
+from loader.places365 import picture_size, read_image
 
 TEST_SAMPLE = 64  # pictures of TEST_MODE
 
@@ -24,6 +28,8 @@ class BrodenRow:
         height, width: size of its label maps (sh, sw).
         scalars: whole-image labels as (category number, label number), in the order of the categories.
         maps: label maps as (category number, path of the PNG).
+        line: of index.csv.
+        picture: (height, width) of the picture as index.csv says (ih, iw); None if it does not.
     """
 
     file: Path
@@ -31,6 +37,8 @@ class BrodenRow:
     width: int
     scalars: tuple[tuple[int, int], ...]
     maps: tuple[tuple[int, Path], ...]
+    line: int
+    picture: tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class Broden:
         index_file: name of the index in it.
         categories: keep these only; None keeps all.
         sample: keep that many pictures, evenly spaced; None keeps all.
+        check_files: see at once whether every picture and label map is there.
 
     Raises:
         UserError: naming the file, and the row, that is missing or not as the format says.
@@ -76,6 +85,7 @@ class Broden:
         index_file: str = "index.csv",
         categories: list[str] | None = None,
         sample: int | None = None,
+        check_files: bool = True,
     ):
         self.directory = Path(directory)
         if not self.directory.is_dir():
@@ -83,7 +93,7 @@ class Broden:
         self.categories = self._read_categories(categories)
         self.names = self._read_names()
         self.primary = self._read_primary()
-        self.rows = self._read_index(index_file)
+        self.rows = self._read_index(index_file, check_files)
         if sample is not None and sample < len(self.rows):
             self.rows = [self.rows[i] for i in np.linspace(0, len(self.rows) - 1, sample).round().astype(int)]
 
@@ -94,12 +104,17 @@ class Broden:
         """One picture, RGB, at its own size."""
         return read_image(self.rows[index].file)
 
+    def largest_picture(self) -> tuple[int, int]:
+        """The greatest height and the greatest width of any picture, as their files say."""
+        sizes = np.array([picture_size(row.file) for row in self.rows])  # (N, 2)
+        return int(sizes[:, 0].max()), int(sizes[:, 1].max())
+
     def labels(self, index: int) -> Labels:
         """Decode the labels of one picture."""
         row = self.rows[index]
         pixels = np.zeros((len(row.maps), row.height, row.width), np.int32)
         for layer, (_, path) in enumerate(row.maps):
-            pixels[layer] = self._read_map(path, row)
+            pixels[layer] = self.label_map(path, row)
         return Labels(
             pixels=pixels,
             pixel_categories=np.array([category for category, _ in row.maps], int),
@@ -107,8 +122,8 @@ class Broden:
             scalar_categories=np.array([category for category, _ in row.scalars], int),
         )
 
-    def _read_map(self, path: Path, row: BrodenRow) -> np.ndarray:
-        """(sh, sw) label numbers: R + 256 * G."""
+    def label_map(self, path: Path, row: BrodenRow) -> np.ndarray:
+        """Decode one label map of a picture: (sh, sw) int32 label numbers, R + 256 * G."""
         try:
             with Image.open(path) as image:
                 if image.mode not in ("RGB", "RGBA"):
@@ -125,7 +140,7 @@ class Broden:
         return numbers
 
     def _read_categories(self, wanted: list[str] | None) -> list[str]:
-        known = [row["name"] for _, row in self._table("category.csv", ["name"])]
+        known = [row["name"] for _, row in read_table(self.directory / "category.csv", ["name"])]
         unknown = [name for name in wanted or [] if name not in known]
         if unknown:
             raise UserError(f"category {unknown[0]!r}: {self.directory / 'category.csv'} has {', '.join(known)}")
@@ -133,14 +148,14 @@ class Broden:
 
     def _read_names(self) -> list[str]:
         names = {}
-        for place, row in self._table("label.csv", ["number", "name"]):
+        for place, row in read_table(self.directory / "label.csv", ["number", "name"]):
             names[_integer(row["number"], place, "number")] = row["name"]
         return [names.get(number, "") if number else "" for number in range(max(names, default=0) + 1)]
 
     def _read_primary(self) -> np.ndarray:
         coverage = np.zeros((len(self.categories), len(self.names)))
         for category, name in enumerate(self.categories):
-            for place, row in self._table(f"c_{name}.csv", ["number", "coverage"]):
+            for place, row in read_table(self.directory / f"c_{name}.csv", ["number", "coverage"]):
                 number = _integer(row["number"], place, "number")
                 if number >= len(self.names):
                     raise UserError(f"{place}: label {number} is not in {self.directory / 'label.csv'}")
@@ -151,9 +166,9 @@ class Broden:
         coverage[:, 0] = 0
         return len(self.categories) - 1 - coverage[::-1].argmax(0)  # the last of equal ones
 
-    def _read_index(self, index_file: str) -> list[BrodenRow]:
+    def _read_index(self, index_file: str, check_files: bool) -> list[BrodenRow]:
         rows = []
-        for place, row in self._table(index_file, ["image", "sh", "sw", *self.categories]):
+        for place, row in read_table(self.directory / index_file, ["image", "sh", "sw", *self.categories]):
             scalars, maps = [], []
             for category, name in enumerate(self.categories):
                 for entry in filter(None, (part.strip() for part in row[name].split(";"))):
@@ -168,33 +183,46 @@ class Broden:
             height, width = (_integer(row[column], place, column) for column in ("sh", "sw"))
             file = self.directory / "images" / row["image"]
             for path in (file, *(path for _, path in maps)):
-                if not path.is_file():
+                if check_files and not path.is_file():
                     raise UserError(f"{place}: {path} is missing")
-            rows.append(BrodenRow(file, height, width, tuple(scalars), tuple(maps)))
+            stated = [row.get(column) or "" for column in ("ih", "iw")]
+            picture = (int(stated[0]), int(stated[1])) if all(text.isdecimal() for text in stated) else None
+            line = int(place.rsplit(" ", 1)[1])
+            rows.append(BrodenRow(file, height, width, tuple(scalars), tuple(maps), line, picture))
         if not rows:
             raise UserError(f"{self.directory / index_file}: no picture has a label of {', '.join(self.categories)}")
         return rows
 
-    def _table(self, name: str, columns: list[str]) -> Iterator[tuple[str, dict[str, str]]]:
-        """The rows of a CSV file by header name, each with its place 'file, line n' for messages."""
-        path = self.directory / name
-        try:
-            with open(path, newline="", encoding="utf-8-sig") as file:
-                table = csv.DictReader(file)
-                missing = [column for column in columns if column not in (table.fieldnames or [])]
-                if missing:
-                    raise UserError(f"{path}: no column {', '.join(missing)}; a Broden folder's {name} has it")
-                for row in table:
-                    place = f"{path}, line {table.line_num}"
-                    if any(row[column] is None for column in columns):
-                        raise UserError(f"{place}: fewer cells than the header")
-                    yield place, row
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            reason = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})"
-            raise UserError(f"{path}: {reason}") from error
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of a CSV file by header name, each with its place 'file, line n' for messages.
+
+    Raises:
+        UserError: if the file is missing or unreadable, or has not all of `columns`.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            missing = [column for column in columns if column not in (table.fieldnames or [])]
+            if missing:
+                raise UserError(f"{path}: no column {', '.join(missing)}; expected {', '.join(columns)}")
+            for row in table:
+                place = f"{path}, line {table.line_num}"
+                if any(row[column] is None for column in columns):
+                    raise UserError(f"{place}: fewer cells than the header")
+                yield place, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})"
+        raise UserError(f"{path}: {reason}") from error
 
 
 def _integer(text: str, place: str, column: str) -> int:
     if not re.fullmatch(r"\d+", text.strip()):
         raise UserError(f"{place}: {column} {text!r}, expected a whole number")
     return int(text)
+
+
+if __name__ == "__main__":
+    from netdissect.broden_tools import main
+
+    run(main, "netdissect.broden")

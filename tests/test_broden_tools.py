@@ -1,0 +1,78 @@
+"""Checking and building Broden-format folders."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import write_broden
+from PIL import Image
+from test_netdissect import CATEGORIES, IMAGES, LABELS
+from test_pipeline import ROOT
+
+from errors import UserError
+from netdissect.broden import Broden
+from netdissect.broden_tools import build, check
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """Two pictures with an object map each (8 bit and palette), one with a 16-bit part map."""
+    for folder in ("images", "labels/object", "labels/part"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 6), (9, 9, 9)).save(tmp_path / "images" / f"{name}.jpg")
+    a, b, part = np.zeros((3, 4), np.uint8), np.zeros((3, 4), np.uint8), np.zeros((3, 4), np.uint16)
+    a[0], b[:2], part[1, 1] = 1, 2, 300
+    Image.fromarray(a).save(tmp_path / "labels/object/a.png")
+    Image.fromarray(b).convert("P").save(tmp_path / "labels/object/b.png")
+    Image.fromarray(part).save(tmp_path / "labels/part/a.png")
+    (tmp_path / "names.csv").write_text("number,name,category\n1,tree,object\n2,sea,object\n300,leaf,part\n")
+    return tmp_path
+
+
+def run_build(root):
+    return build(root / "images", root / "labels", root / "names.csv", root / "broden")
+
+
+def test_a_built_folder_is_sound_and_says_what_the_maps_say(sources):
+    assert run_build(sources) == 2
+    assert check(sources / "broden") == []
+    broden = Broden(sources / "broden")
+    assert broden.categories == ["object", "part"]
+    assert broden.labels(0).pixels[0].tolist() == [[1] * 4, [0] * 4, [0] * 4]
+    assert broden.labels(0).pixels[1][1, 1] == 300
+    assert broden.labels(1).pixels.max() == 2
+    done = subprocess.run([sys.executable, "-m", "netdissect.broden", "check", sources / "broden"], cwd=ROOT,
+                          capture_output=True, text=True)  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, f"{sources / 'broden'}: no faults\n")
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda root: Image.new("L", (4, 3)).save(root / "images/c.png"), "no label map named c.png"),
+    (lambda root: Image.new("L", (4, 3), 7).save(root / "labels/object/a.png"), "label 7 is not among the names"),
+    (lambda root: Image.new("L", (5, 3), 0).save(root / "labels/part/a.png"), "another category's map has"),
+    (lambda root: Image.new("RGB", (4, 3)).save(root / "labels/object/a.png"), "mode RGB, expected a PNG of integers"),
+    (lambda root: (root / "names.csv").write_text("number,name\n"), "no column category"),
+    (lambda root: (root / "names.csv").write_text("number,name,category\n0,x,object\n"), "number '0', expected 1 to"),
+    (lambda root: (root / "broden").mkdir(), "is there already"),
+])  # fmt: skip
+def test_sources_that_do_not_fit(sources, change, message):
+    change(sources)
+    with pytest.raises(UserError, match=message):
+        run_build(sources)
+    assert not (sources / "broden" / "index.csv").exists()
+    assert not list(sources.glob(".broden-*"))
+
+
+def test_every_fault_is_listed_with_its_row(tmp_path):
+    folder = write_broden(tmp_path / "b", CATEGORIES, LABELS, IMAGES)
+    (folder / "images" / "A.png").unlink()
+    Image.new("L", (2, 2)).save(folder / "images" / "A_part_0.png")
+    Image.new("RGB", (3, 2)).save(folder / "images" / "B_object_0.png")
+    Image.new("RGB", (5, 4)).save(folder / "images" / "B.png")
+    faults = check(folder)
+    for part in ("index.csv, line 2: ", "A.png: no such file", "A_part_0.png: mode L", "3 x 2 pixels, index says 2 x 2",
+                 "index.csv, line 3: ", "B.png is 5 x 4, ih and iw say (4, 4)", "c_object.csv, line 2: coverage 5",
+                 "frequency 1, the maps have it in 0 pictures"):  # fmt: skip
+        assert any(part in fault for fault in faults), (part, faults)
