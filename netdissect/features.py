@@ -1,7 +1,7 @@
-"""What the units of a layer do on every picture: preprocessing, the pass over the data, and the stored maps."""
+"""What the units of a layer do on every picture: preprocessing, and the one pass over the data."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,56 +38,6 @@ PREPROCESS: dict[str, Callable[[Image.Image], Tensor]] = {
 }
 
 
-class FeatureStore:
-    """The maps of one layer for N pictures, float32, in one file on disk; pictures may differ in map size."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "wb+")  # noqa: SIM115 - closed by `close`
-        self._places: dict[int, tuple[int, tuple[int, int, int]]] = {}
-        self._end = 0
-
-    def put(self, index: int, maps: np.ndarray) -> None:
-        """Store the maps (U, h, w) of picture `index`."""
-        if self._places and maps.shape[0] != self.units:
-            raise UserError(f"picture {index} has {maps.shape[0]} units, the ones before have {self.units}")
-        self._places[index] = (self._end, maps.shape)
-        self._file.seek(self._end)
-        self._file.write(np.ascontiguousarray(maps, np.float32).data)
-        self._end += maps.size * 4
-
-    def freeze(self) -> None:
-        """End of writing: the maps can be read from now on."""
-        self._file.flush()
-        self._data = np.memmap(self.path, np.float32, "r")
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @property
-    def units(self) -> int:
-        """U, the number of units."""
-        return next(iter(self._places.values()))[1][0]
-
-    @property
-    def size(self) -> int:
-        """Bytes on disk."""
-        return self._end
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """The maps (U, h, w) of picture `index`, a view of the file."""
-        start, shape = self._places[index]
-        return self._data[start // 4 : start // 4 + int(np.prod(shape))].reshape(shape)
-
-    def close(self, remove: bool) -> None:
-        """Close the file, and remove it."""
-        self._data = None
-        self._file.close()
-        if remove:
-            self.path.unlink(missing_ok=True)
-
-
 class _Pictures(Dataset):
     """(index, picture (3, H, W)) of a Broden folder, each at its own size."""
 
@@ -110,40 +60,46 @@ def _by_size(samples: list[tuple[int, Tensor]]) -> list[tuple[list[int], Tensor]
 
 
 @torch.inference_mode()
-def store_features(
+def stream_features(
     model: nn.Module,
     layers: Sequence[str],
     broden: Broden,
-    folder: Path,
     device: torch.device,
     preprocess: str = "netdissect",
     batch_size: int = 64,
     workers: int = 0,
-) -> dict[str, FeatureStore]:
-    """One pass of the network over all pictures in float32, keeping the maps of the named layers.
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """One pass of the network over all pictures, in float32.
+
+    Yields:
+        The numbers of B pictures and, by layer, their maps (B, U, h, w) on the CPU. Pictures of one batch are equally
+        large; the order is that of the folder but within `batch_size` pictures.
 
     Raises:
         UserError: for a layer that is not there or whose output is not of shape (B, U, h, w).
     """
     loader = DataLoader(_Pictures(broden, PREPROCESS[preprocess]), batch_size, num_workers=workers, collate_fn=_by_size)
-    stores = {layer: FeatureStore(folder / f"features_{layer}.f32") for layer in layers}
-    try:
-        with layer_outputs(model, layers) as outputs, progress(total=len(broden), desc="features", unit="img") as bar:
-            for groups in loader:
-                for indices, pictures in groups:
-                    model(pictures.to(device, memory_format=torch.channels_last))  # (B, 3, H, W)
-                    for layer, store in stores.items():
-                        maps = outputs[layer]
-                        if not isinstance(maps, Tensor) or maps.dim() != 4:
-                            shape = tuple(maps.shape) if isinstance(maps, Tensor) else type(maps).__name__
-                            raise UserError(f"layer {layer}: its output is {shape}, expected maps (B, units, h, w)")
-                        for index, unit_maps in zip(indices, maps.float().cpu().numpy(), strict=True):
-                            store.put(index, unit_maps)  # (U, h, w)
-                    bar.update(len(indices))
-    except BaseException:
-        for store in stores.values():
-            store.close(remove=True)
-        raise
-    for store in stores.values():
-        store.freeze()
-    return stores
+    with layer_outputs(model, layers) as outputs, progress(total=len(broden), desc="features", unit="img") as bar:
+        for groups in loader:
+            for indices, pictures in groups:
+                model(pictures.to(device, memory_format=torch.channels_last))  # (B, 3, H, W)
+                yield indices, {layer: _maps(layer, outputs[layer]) for layer in layers}
+                bar.update(len(indices))
+
+
+@torch.inference_mode()
+def map_sizes(
+    model: nn.Module, layers: Sequence[str], height: int, width: int, device: torch.device
+) -> dict[str, tuple[int, int]]:
+    """How many units each layer has, and how many positions its maps for a picture of height x width pixels."""
+    with layer_outputs(model, layers) as outputs:
+        model(torch.zeros(1, 3, height, width, device=device))
+        maps = {layer: _maps(layer, outputs[layer]) for layer in layers}
+    return {layer: (shape[1], shape[2] * shape[3]) for layer, shape in ((layer, maps[layer].shape) for layer in layers)}
+
+
+def _maps(layer: str, output: Any) -> Tensor:
+    if not isinstance(output, Tensor) or output.dim() != 4:
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(f"layer {layer}: its output is {shape}, expected maps (B, units, h, w)")
+    return output.float().cpu()

@@ -10,8 +10,10 @@ into the output folder; with several layers, into a folder of each.
 
 import argparse
 import ast
+import hashlib
 import importlib
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,18 +31,20 @@ from torch import nn
 import settings as project
 from engine import describe_device, pick_device
 from errors import ArgumentParser, UserError, run
-from files import whole_file
+from files import alone_in, whole_file
 from loader.mini_places import ensure_mini_places
 from models import MODELS, build_model, load_snapshot, mark_of, run_name
 from models.snapshot import load_state, read_checkpoint
-from netdissect import settings
+from netdissect import cache, settings
+from netdissect.activity import LayerActivity, LayerSummary
 from netdissect.broden import TEST_SAMPLE, Broden
-from netdissect.features import PREPROCESS, FeatureStore, store_features
+from netdissect.features import PREPROCESS, map_sizes, stream_features
 from netdissect.report import chance_summary, write_chance, write_report
 from netdissect.tally import IOU_MODES, chance_scores, count, interpretable, tally_rows, write_tally
-from netdissect.thresholds import exact_thresholds, read_thresholds
+from netdissect.thresholds import read_thresholds
 
 HERE = ROOT / "netdissect"
+CACHE = "cache"  # folder, in a layer's output folder, of what a next run can use
 _PATHS = ("MODEL_FILE", "DATA_DIRECTORY", "OUTPUT_FOLDER", "QUANTILE_FILE")
 _LISTS = ("FEATURE_NAMES", "CATEGORIES")
 
@@ -135,32 +139,70 @@ def main(config: EasyDict) -> list[Path]:
     log.info("model: %s, on %s", about["title"], describe_device(device))
     log.info("data: %s, %d pictures, %s", broden.directory, len(broden), ", ".join(broden.categories))
 
-    # Features: one pass over the pictures
-    stores = store_features(model, config.feature_names, broden, output, device, config.preprocess,
-                            config.batch_size, config.workers)  # fmt: skip
-    tallies = []
-    try:
-        for layer, store in stores.items():
-            folder = output if len(stores) == 1 else output / layer
-            tallies.append(dissect_layer(config, broden, layer, store, folder, about["title"]))
-    finally:
-        for store in stores.values():
-            store.close(remove=config.clean)
+    single = len(config.feature_names) == 1
+    folders = {layer: output if single else output / layer for layer in config.feature_names}
+    with alone_in(output):
+        # Features: one pass over the pictures, for the layers that no interrupted or earlier run has measured
+        summaries = measure(config, model, broden, device, folders)
+        # Tally and page of each layer
+        tallies = [dissect_layer(config, broden, layer, summaries[layer], folders[layer], about["title"])
+                   for layer in config.feature_names]  # fmt: skip
+        if config.clean:
+            for folder in folders.values():
+                shutil.rmtree(folder / CACHE, ignore_errors=True)
     return tallies
 
 
-def dissect_layer(config: EasyDict, broden: Broden, layer: str, store: FeatureStore, folder: Path, title: str) -> Path:
-    """Thresholds, tally, chance level and page of one layer, into `folder`. Returns the path of tally.csv."""
-    log.info("%s: %d units, %.0f MB of activations", layer, store.units, store.size / 1e6)
-    if config.quantile_file:
-        thresholds = read_thresholds(config.quantile_file, store.units)
-    else:
-        thresholds = exact_thresholds(store, config.quantile)
-        with whole_file(folder / "quantile.npy") as temporary:
-            np.save(temporary, thresholds)
+def measure(
+    config: EasyDict, model: nn.Module, broden: Broden, device: torch.device, folders: dict[str, Path]
+) -> dict[str, LayerSummary]:
+    """What the units of each layer did on the pictures: from the cache in its folder, or by a pass over them."""
+    key = {
+        "model": cache.model_fingerprint(model),
+        "data": cache.data_fingerprint(broden),
+        "preprocess": config.preprocess,
+        "quantile": config.quantile,
+        "quantile_file": config.quantile_file and hashlib.sha256(config.quantile_file.read_bytes()).hexdigest(),
+        "topn": config.topn,
+    }
+    summaries, activities = {}, {}
+    sizes = map_sizes(model, list(folders), *broden.largest_picture(), device)
+    for layer, folder in folders.items():
+        summaries[layer], reason = cache.load(folder / CACHE, {**key, "layer": layer})
+        if reason:
+            log.info("%s: what %s has was %s: measuring anew", layer, folder / CACHE, reason)
+        if summaries[layer]:
+            log.info("%s: measured already, taking %s", layer, folder / CACHE)
+            continue
+        units, positions = sizes[layer]
+        given = read_thresholds(config.quantile_file, units) if config.quantile_file else None
+        activities[layer] = LayerActivity(units, positions * len(broden), config.quantile, config.topn, given)
+    if activities:
+        stream = stream_features(
+            model, list(activities), broden, device, config.preprocess, config.batch_size, config.workers
+        )
+        for indices, maps in stream:
+            for layer, activity in activities.items():
+                activity.add(indices, maps[layer])
+    for layer, activity in activities.items():
+        summary = summaries[layer] = activity.finish()
+        cache.save(folders[layer] / CACHE, {**key, "layer": layer}, summary)
+        kept, spilled, dense = (size / 1e6 for size in (summary.maps.most, summary.maps.on_disk, 8 * summary.values))
+        log.info("%s: %d units, %.1f MB of maps kept at most, %.1f MB of it on disk (all maps in float64: %.1f MB)",
+                 layer, activity.units, kept, spilled, dense)  # fmt: skip
+    return summaries
+
+
+def dissect_layer(
+    config: EasyDict, broden: Broden, layer: str, summary: LayerSummary, folder: Path, title: str
+) -> Path:
+    """Tally, chance level and page of one layer, into `folder`. Returns the path of tally.csv."""
+    thresholds = summary.thresholds
+    with whole_file(folder / "quantile.npy") as temporary:
+        np.save(temporary, thresholds)
 
     reading = (config.iou_mode, config.tally_batch_size, config.workers)
-    rows = tally_rows(count(store, thresholds, broden, *reading), broden)
+    rows = tally_rows(count(summary.maps, thresholds, broden, *reading), broden)
     write_tally(folder / "tally.csv", rows)
     found = interpretable(rows, config.score_threshold)
     log.info("%s: %d of %d units interpretable (IoU >= %g, %s), %d unique detectors", layer, len(found), len(rows),
@@ -168,15 +210,14 @@ def dissect_layer(config: EasyDict, broden: Broden, layer: str, store: FeatureSt
 
     chance = None
     if config.chance_rounds and len(broden) > 1:
-        chance = chance_summary(
-            rows, chance_scores(store, thresholds, broden, config.chance_rounds, *reading), config.score_threshold
-        )
+        null = chance_scores(summary.maps, thresholds, broden, config.chance_rounds, *reading)
+        chance = chance_summary(rows, null, config.score_threshold)
         write_chance(folder / "chance.json", chance)
         log.info("%s: %d units above the 95th percentile of chance (IoU %.4f)", layer, chance["units_above_95"],
                  chance["null_95"])  # fmt: skip
 
-    page = write_report(folder, layer, title, broden, store, thresholds, rows, config.iou_mode, config.score_threshold,
-                        config.seg_threshold, config.topn, chance)  # fmt: skip
+    page = write_report(folder, layer, title, broden, summary, rows, config.iou_mode, config.score_threshold,
+                        config.seg_threshold, chance)  # fmt: skip
     log.info("%s: %s, %s", layer, folder / "tally.csv", page)
     return folder / "tally.csv"
 

@@ -8,20 +8,19 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
 from engine import progress
 from files import whole_file
+from netdissect.activity import LayerSummary
 from netdissect.broden import Broden
-from netdissect.features import FeatureStore
 from netdissect.tally import TallyRow, interpretable
-from report.overlays import JPEG_QUALITY, darken_outside, strip, upsample
+from report.overlays import JPEG_QUALITY, darken_outside, outline, strip, upsample
 from report.pages import plain_label, write_page
 
-TILE = 112  # side of a picture in a unit's row, pixels
+TILE = 144  # side of a picture in a unit's row, pixels
 
 
 def chance_summary(rows: Sequence[TallyRow], null_scores: np.ndarray, threshold: float) -> dict:
@@ -59,13 +58,11 @@ def write_report(
     layer: str,
     model: str,
     broden: Broden,
-    store: FeatureStore,
-    thresholds: np.ndarray,
+    summary: LayerSummary,
     rows: Sequence[TallyRow],
     iou_mode: str,
     score_threshold: float,
     seg_threshold: float,
-    topn: int,
     chance: dict | None,
 ) -> Path:
     """Write html/<layer>.html with its pictures html/<layer>/unit-<n>.jpg, and the bar graph as html/<layer>.svg.
@@ -75,20 +72,18 @@ def write_report(
         layer: its name.
         model: the network's name, for the heading.
         broden: the pictures.
-        store: the units' maps.
-        thresholds: (U,).
+        summary: the units' thresholds, maps and top pictures.
         rows: the tally, in its order.
         iou_mode: 'lite' or 'original', said on the page.
         score_threshold: IoU from which a unit counts as interpretable.
         seg_threshold: IoU from which a unit's concepts of further categories are listed.
-        topn: pictures per unit.
         chance: as `chance_summary` gives it.
 
     Returns:
         The page's path.
     """
-    topn = min(topn, len(broden))
-    write_strips(folder / "html" / layer, broden, store, thresholds, topn)
+    topn = len(summary.top_pictures)
+    write_strips(folder / "html" / layer, broden, summary)
     found = interpretable(rows, score_threshold)
     detectors = sorted({(row.category, row.label) for row in found})
     by_category = [(name, sum(category == name for category, _ in detectors)) for name in broden.categories]
@@ -116,9 +111,11 @@ def write_report(
                     if category != row.category and best.iou >= seg_threshold and best.label
                 ],
                 "strip": f"{layer}/unit-{row.unit}.jpg",
+                "outlines": f"{layer}/unit-{row.unit}-outline.jpg",
             }
             for row in rows
         ],
+        categories=broden.categories,
         interpretable=len(found),
         detectors=detectors,
         by_category=[(name, number) for name, number in by_category if number],
@@ -131,23 +128,27 @@ def write_report(
     return page
 
 
-def write_strips(folder: Path, broden: Broden, store: FeatureStore, thresholds: np.ndarray, topn: int) -> None:
-    """For each unit, the `topn` pictures with its largest activations, darkened outside its mask, side by side."""
+def write_strips(folder: Path, broden: Broden, summary: LayerSummary) -> None:
+    """For each unit, the pictures with its largest activations side by side, in two files.
+
+    unit-<n>.jpg has them darkened outside the unit's mask, unit-<n>-outline.jpg with the mask's outline.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    peaks = np.stack([store[index].max((1, 2)) for index in range(len(store))])  # (N, U)
-    top = np.argsort(-peaks, axis=0, kind="stable")[:topn]  # (topn, U)
 
     @lru_cache(maxsize=4096)
     def tile(index: int) -> np.ndarray:
         return np.asarray(broden.picture(index).resize((TILE, TILE), Image.Resampling.BILINEAR))
 
-    for unit in progress(range(store.units), desc="pictures", unit="unit"):
-        tiles = []
-        for index in top[:, unit]:
-            unit_map = torch.from_numpy(np.array(store[index][unit : unit + 1]))  # (1, h, w)
-            mask = upsample(unit_map, TILE, TILE)[0].numpy() > thresholds[unit]
-            tiles.append(darken_outside(tile(int(index)), mask))
-        Image.fromarray(strip(tiles)).save(folder / f"unit-{unit + 1}.jpg", quality=JPEG_QUALITY)
+    for unit in progress(range(len(summary.thresholds)), desc="pictures", unit="unit"):
+        dark, outlined = [], []
+        for index in summary.top_pictures[:, unit].tolist():
+            units, maps = summary.maps.get(index)
+            unit_map = maps[units == unit]  # (1, h, w), or (0, h, w) where it is nowhere on
+            mask = (upsample(unit_map, TILE, TILE) > summary.thresholds[unit]).any(0).numpy()
+            dark.append(darken_outside(tile(index), mask))
+            outlined.append(outline(tile(index), mask))
+        for tiles, name in ((dark, f"unit-{unit + 1}.jpg"), (outlined, f"unit-{unit + 1}-outline.jpg")):
+            Image.fromarray(strip(tiles)).save(folder / name, quality=JPEG_QUALITY)
 
 
 def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[str]) -> str:

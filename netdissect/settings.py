@@ -34,5 +34,5 @@ GPU = "auto"  # True, False or 'auto'
 WORKERS = 2  # processes that read pictures and label maps
 BATCH_SIZE = 64  # pictures at a time through the network
 TALLY_BATCH_SIZE = 16  # pictures at a time whose labels are read
-CLEAN = True  # remove the stored activations at the end
+CLEAN = True  # at the end, remove the cache that makes a next run with other labels or another IOU_MODE fast
 TEST_MODE = False  # dissect a sample of 64 pictures only

@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 from engine import progress
 from errors import UserError
 from files import whole_file
+from netdissect.activity import ActiveMaps
 from netdissect.broden import Broden, Labels
-from netdissect.features import FeatureStore
 from report.overlays import upsample
 
 IOU_MODES = ("lite", "original")
@@ -85,7 +85,7 @@ class _LabelReader(Dataset):
 
 
 def count(
-    store: FeatureStore,
+    active: ActiveMaps,
     thresholds: np.ndarray,
     broden: Broden,
     iou_mode: str = "lite",
@@ -99,7 +99,7 @@ def count(
     unit's threshold.
 
     Args:
-        store: maps (U, h, w) per picture.
+        active: the maps (u, h, w), per picture, of at least the units that exceed their threshold somewhere in it.
         thresholds: (U,).
         broden: the labels.
         iou_mode: which pictures count for a category in `activation`. 'lite': those where a pixel under the mask has a
@@ -109,17 +109,18 @@ def count(
         workers: processes that read labels.
         pairing: (N,) take the masks of picture pairing[i] with the labels of picture i; None pairs each with its own.
     """
-    counts = Counts.zeros(store.units, len(broden.names), len(broden.categories))
+    counts = Counts.zeros(len(thresholds), len(broden.names), len(broden.categories))
     limits = torch.from_numpy(thresholds.astype(np.float32))
     loader = DataLoader(_LabelReader(broden), batch_size, num_workers=workers, collate_fn=list)
     with progress(total=len(broden), desc="tally", unit="img") as bar:
         for batch in loader:
             for index, labels in batch:
                 row = broden.rows[index]
-                maps = torch.from_numpy(np.array(store[index if pairing is None else pairing[index]]))  # (U, h, w)
-                # A bilinear map nowhere exceeds its own maximum: the other units have no mask here.
-                units = (maps.amax((1, 2)) > limits).nonzero()[:, 0]  # (u,)
-                masks = upsample(maps[units], row.height, row.width) > limits[units, None, None]  # (u, sh, sw)
+                units, maps = active.get(index if pairing is None else int(pairing[index]))  # (u,), (u, h, w)
+                # A bilinear map nowhere exceeds its own maximum: only these units can have a mask here.
+                on = maps.amax((1, 2)) > limits[units]
+                units, maps = units[on], maps[on]
+                masks = upsample(maps, row.height, row.width) > limits[units, None, None]  # (u, sh, sw)
                 _count_picture(counts, units.numpy(), masks.flatten(1), labels, broden, iou_mode)
             bar.update(len(batch))
     return counts
@@ -211,7 +212,7 @@ def _category_score(
 
 
 def chance_scores(
-    store: FeatureStore,
+    active: ActiveMaps,
     thresholds: np.ndarray,
     broden: Broden,
     rounds: int,
@@ -227,7 +228,7 @@ def chance_scores(
         order = generator.permutation(len(broden))
         pairing = np.empty_like(order)
         pairing[order] = np.roll(order, 1)  # one cycle through all pictures: none meets itself
-        counts = count(store, thresholds, broden, iou_mode, batch_size, workers, pairing)
+        counts = count(active, thresholds, broden, iou_mode, batch_size, workers, pairing)
         scores.append(best_scores(counts, broden)[1].max(1))
     return np.array(scores)
 

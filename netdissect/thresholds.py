@@ -1,30 +1,62 @@
 """The activation above which a unit counts as on: an exact quantile of all its activations over the data set."""
 
+import math
 import os
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from engine import progress
 from errors import UserError
-from netdissect.features import FeatureStore
-
-_UNITS_AT_A_TIME = 16
 
 
-def exact_thresholds(store: FeatureStore, quantile: float) -> np.ndarray:
-    """The (1 - quantile) quantile of each unit's activations, all pixels of all pictures at the maps' own resolution.
+class LargestActivations:
+    """The largest activations of each of U units while they stream by: as many as the quantile needs, no more.
 
-    Definition: `np.quantile(activations, 1 - quantile)`, linear between the two nearest activations, in float64.
+    Definition of the threshold: `np.quantile(activations, 1 - quantile)`, linear between the two nearest activations,
+    over all positions of all pictures. Of n activations it needs only the n - floor((n - 1) * (1 - quantile)) largest.
 
-    Returns:
-        (U,) float64.
+    Args:
+        units: U.
+        at_most: an upper bound of n, the activations that each unit will have.
+        quantile: share of its activations that a unit's threshold lets through.
     """
-    thresholds = np.empty(store.units)
-    for start in progress(range(0, store.units, _UNITS_AT_A_TIME), desc="thresholds", unit="block"):
-        units = slice(start, start + _UNITS_AT_A_TIME)
-        activations = [store[index][units].reshape(-1, np.prod(store[index].shape[1:])) for index in range(len(store))]
-        thresholds[units] = np.quantile(np.concatenate(activations, 1).astype(np.float64), 1 - quantile, axis=1)
-    return thresholds
+
+    def __init__(self, units: int, at_most: int, quantile: float):
+        self._upper = 1 - quantile
+        self._needed = at_most - math.floor((at_most - 1) * self._upper)
+        self._largest = torch.empty(units, 0)  # (U, up to needed), unordered
+        self._pending: list[Tensor] = []
+        self._seen = 0
+
+    def add(self, activations: Tensor) -> None:
+        """Take in some activations of every unit, (U, a) float32."""
+        self._pending.append(activations)
+        self._seen += activations.shape[1]
+        if sum(pending.shape[1] for pending in self._pending) >= self._needed:
+            self._merge()
+
+    @property
+    def bound(self) -> Tensor:
+        """(U,) what no threshold can be below, whatever follows: it only grows. -inf until enough was seen."""
+        if self._largest.shape[1] < self._needed:
+            return torch.full((len(self._largest),), -math.inf)
+        return self._largest.amin(1)
+
+    def thresholds(self) -> np.ndarray:
+        """(U,) float64, the quantile of what was seen."""
+        self._merge()
+        position = (self._seen - 1) * self._upper
+        below = math.floor(position)
+        rank = self._seen - 1 - below  # of the activation below the threshold, the largest having rank 0
+        largest = self._largest.double().sort(descending=True).values.numpy()  # (U, needed)
+        low, high = largest[:, rank], largest[:, max(rank - 1, 0)]
+        return low + (high - low) * (position - below)
+
+    def _merge(self) -> None:
+        everything = torch.cat([self._largest, *self._pending], 1)
+        self._largest = everything.topk(min(self._needed, everything.shape[1]), dim=1, sorted=False).values
+        self._pending = []
 
 
 def read_thresholds(path: str | os.PathLike, units: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import matplotlib
 import numpy as np
 import torch
+from skimage.segmentation import find_boundaries
 from torch.nn import functional as F
 
 PICTURE_SIZE = 224  # side of an explained picture, pixels
@@ -44,6 +45,13 @@ def heat_overlays(picture: np.ndarray, maps: torch.Tensor, strengths: list[float
 def darken_outside(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The picture (H, W, 3) with everything outside a bool mask (H, W) dimmed, as Network Dissection shows units."""
     return np.where(mask[..., None], picture, (picture * 0.25).astype(np.uint8))
+
+
+def outline(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The picture (H, W, 3) with a yellow line along the edge of a bool mask (H, W)."""
+    drawn = picture.copy()
+    drawn[find_boundaries(mask, mode="thick")] = (255, 220, 40)
+    return drawn
 
 
 def strip(tiles: list[np.ndarray]) -> np.ndarray:

@@ -8,11 +8,12 @@ from torch import nn
 
 from errors import UserError
 from models.hooks import layer_outputs
+from netdissect.activity import ActiveMaps, LayerActivity, LayerSummary
 from netdissect.broden import Broden
-from netdissect.features import FeatureStore, preprocess_imagenet, preprocess_netdissect, store_features
+from netdissect.features import map_sizes, preprocess_imagenet, preprocess_netdissect, stream_features
 from netdissect.report import chance_summary
 from netdissect.tally import TallyRow, chance_scores, count, read_tally, tally_rows, write_tally
-from netdissect.thresholds import exact_thresholds, read_thresholds
+from netdissect.thresholds import LargestActivations, read_thresholds
 
 CATEGORIES = ["object", "part", "scene"]
 LABELS = [
@@ -45,12 +46,12 @@ def worked(tmp_path):
     return Broden(write_broden(tmp_path / "broden", CATEGORIES, LABELS, IMAGES))
 
 
-def make_store(path, maps=MAPS):
-    store = FeatureStore(path)
+def active_maps(maps=MAPS):
+    """Every map of every unit, whether or not it is ever on."""
+    active = ActiveMaps()
     for index, unit_maps in enumerate(maps):
-        store.put(index, np.array(unit_maps, np.float32))
-    store.freeze()
-    return store
+        active.put(index, torch.arange(len(unit_maps)), torch.tensor(np.array(unit_maps, np.float32)))
+    return active
 
 
 def approximately(**scores):
@@ -72,7 +73,7 @@ def test_reader(worked):
 
 
 def test_lite_worked_by_hand(worked, tmp_path):
-    counts = count(make_store(tmp_path / "f"), THRESHOLDS, worked, "lite")
+    counts = count(active_maps(), THRESHOLDS, worked, "lite")
     # T: tree 2 + 3; leaf 1 + 2; car 1 + 1; park 2 * 2
     assert [int(counts.truth[number]) for number in (0, 1, 2, 300, 7)] == [0, 5, 3, 2, 4]
     assert [int(counts.intersect[0, number]) for number in (1, 2, 300, 7)] == [2, 1, 1, 2]
@@ -88,7 +89,7 @@ def test_lite_worked_by_hand(worked, tmp_path):
 
 
 def test_original_worked_by_hand(worked, tmp_path):
-    counts = count(make_store(tmp_path / "f"), THRESHOLDS, worked, "original")
+    counts = count(active_maps(), THRESHOLDS, worked, "original")
     # B has an object column only: its mask pixels count for object, whatever is under them
     assert counts.activation.tolist() == [[2, 2, 2], [3, 1, 1]]
     rows = {row.unit: row for row in tally_rows(counts, worked)}
@@ -100,17 +101,17 @@ def test_the_integer_zero(tmp_path):
     """B's scene cell holds 0: in lite a nameless label of the last category that wins it, in original nothing."""
     images = [IMAGES[0], {**IMAGES[1], "cells": {**IMAGES[1]["cells"], "scene": [0]}}]
     broden = Broden(write_broden(tmp_path / "broden", CATEGORIES, LABELS, images))
-    counts = count(make_store(tmp_path / "f"), THRESHOLDS, broden, "lite")
+    counts = count(active_maps(), THRESHOLDS, broden, "lite")
     assert (counts.truth[0], counts.intersect[1, 0], counts.activation[1, 2]) == (4, 2, 3)
     row = next(row for row in tally_rows(counts, broden) if row.unit == 2)
     assert (row.category, row.label, row.score) == ("scene", "", pytest.approx(2 / 5, abs=1e-9))
     assert row.categories["scene"].truth == 4
-    original = count(make_store(tmp_path / "g"), THRESHOLDS, broden, "original")
+    original = count(active_maps(), THRESHOLDS, broden, "original")
     assert (original.truth[0], original.intersect[1, 0], original.activation[1, 2]) == (0, 0, 1)
 
 
 def test_dead_unit(worked, tmp_path):
-    rows = tally_rows(count(make_store(tmp_path / "f", np.zeros((2, 2, 2, 2))), THRESHOLDS, worked), worked)
+    rows = tally_rows(count(active_maps(np.zeros((2, 2, 2, 2))), THRESHOLDS, worked), worked)
     assert [(row.unit, row.category, row.label, row.score) for row in rows] == [
         (1, "scene", "", 0),
         (2, "scene", "", 0),
@@ -125,7 +126,7 @@ def test_masks_are_bilinear_with_half_pixel_centres(tmp_path):
                                  [{"name": "A", "pixels": np.zeros((4, 4)), "sh": 1, "sw": 4,
                                    "cells": {"object": [[[1, 1, 1, 1]]]}}]))  # fmt: skip
     for threshold, expected in ((0.2, 3), (0.25, 2), (0.75, 1), (1.0, 0)):
-        counts = count(make_store(tmp_path / "f", [[[[0.0, 1.0]]]]), np.array([threshold]), broden)
+        counts = count(active_maps([[[[0.0, 1.0]]]]), np.array([threshold]), broden)
         assert counts.intersect[0, 1] == expected
 
 
@@ -169,12 +170,54 @@ def test_label_map_of_another_size(worked):
 
 
 @pytest.mark.parametrize("quantile", [0.005, 0.1, 0.5])
-def test_thresholds_are_numpys_quantile(tmp_path, quantile):
+@pytest.mark.parametrize("decimals", [1, 7])  # many ties, and none
+def test_thresholds_are_numpys_quantile(quantile, decimals):
     generator = np.random.default_rng(0)
-    maps = [np.maximum(generator.normal(size=(3, height, 5)), 0).round(1) for height in (4, 4, 7, 2)]  # many ties
+    maps = [np.maximum(generator.normal(size=(3, height, 5)), -0.2).round(decimals) for height in (4, 4, 7, 2, 30, 1)]
     everything = np.concatenate([unit_maps.reshape(3, -1) for unit_maps in maps], 1).astype(np.float32)
-    thresholds = exact_thresholds(make_store(tmp_path / "f", maps), quantile)
-    np.testing.assert_allclose(thresholds, np.quantile(everything.astype(float), 1 - quantile, axis=1), rtol=0)
+    exact = np.quantile(everything.astype(np.float64), 1 - quantile, axis=1)
+    for slack in (0, 40):  # the number of activations known, and an upper bound of it
+        largest = LargestActivations(3, everything.shape[1] + slack, quantile)
+        for unit_maps in maps:
+            assert (largest.bound.numpy() <= exact).all()
+            largest.add(torch.tensor(unit_maps.reshape(3, -1), dtype=torch.float32))
+        np.testing.assert_allclose(largest.thresholds(), exact, rtol=1e-12)
+
+
+def test_a_layers_record_is_complete(tmp_path):
+    """Streaming keeps every map that exceeds the final threshold, unchanged, and each unit's top pictures."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.relu(torch.randn(60, 8, 3, 3, generator=generator))
+    maps[:, 5] = 0  # a dead unit
+    activity = LayerActivity(8, 60 * 9, quantile=0.02, topn=4)
+    activity.maps = ActiveMaps(budget=2000)  # bytes: most of it goes to disk
+    for start in range(0, 60, 7):
+        batch = maps[start : start + 7]
+        activity.add(range(start, start + len(batch)), batch)
+    summary = activity.finish()
+    expected = np.quantile(maps.transpose(0, 1).flatten(1).double().numpy(), 0.98, axis=1)
+    assert summary.maps.on_disk > 0
+    peaks = maps.amax((2, 3)).numpy()
+    summary.save(tmp_path)
+    for record in (summary, LayerSummary.load(tmp_path)):
+        np.testing.assert_allclose(record.thresholds, expected, rtol=1e-12)
+        assert record.top_pictures.tolist() == np.argsort(-peaks, axis=0, kind="stable")[:4].tolist()
+        for index in range(60):
+            units, kept = record.maps.get(index)
+            on = (maps[index].amax((1, 2)) > torch.tensor(expected)).nonzero()[:, 0]
+            assert set(on.tolist()) <= set(units.tolist())
+            assert torch.equal(kept, maps[index][units])
+
+
+def test_most_maps_need_no_place():
+    generator = torch.Generator().manual_seed(0)
+    activity = LayerActivity(64, 800 * 49, quantile=0.005, topn=4)
+    for start in range(0, 800, 16):
+        field = torch.randn(16, 64, 3, 3, generator=generator)
+        maps = torch.relu(nn.functional.interpolate(field, 7, mode="bilinear"))
+        activity.add(range(start, start + 16), maps * torch.rand(16, 64, 1, 1, generator=generator) ** 2)
+    summary = activity.finish()
+    assert summary.maps.most < 0.1 * 8 * summary.values
 
 
 def test_threshold_files(tmp_path):
@@ -209,11 +252,16 @@ def test_features_keep_each_pictures_own_size(tmp_path):
     images[2]["name"] = "last"
     broden = Broden(write_broden(tmp_path / "broden", CATEGORIES, LABELS, images))
     model = nn.Sequential(nn.AvgPool2d(2), nn.Flatten())
-    store = store_features(model, ["0"], broden, tmp_path, torch.device("cpu"), batch_size=3)["0"]
-    assert [store[index].shape for index in range(3)] == [(3, 2, 3), (3, 4, 3), (3, 2, 3)]
-    np.testing.assert_allclose(store[1][0], (8 - 124.6901) / 57.12, rtol=1e-5)
+    cpu = torch.device("cpu")
+    maps = {}
+    for indices, outputs in stream_features(model, ["0"], broden, cpu, batch_size=3):
+        maps.update(zip(indices, outputs["0"], strict=True))
+    assert [maps[index].shape for index in range(3)] == [(3, 2, 3), (3, 4, 3), (3, 2, 3)]
+    np.testing.assert_allclose(maps[1][0], (8 - 124.6901) / 57.12, rtol=1e-5)
+    assert broden.largest_picture() == (8, 6)
+    assert map_sizes(model, ["0"], 8, 6, cpu) == {"0": (3, 12)}
     with pytest.raises(UserError, match=r"layer 1: its output is \(.*\), expected maps"):
-        store_features(model, ["1"], broden, tmp_path, torch.device("cpu"))
+        list(stream_features(model, ["1"], broden, cpu))
     assert not model[1]._forward_hooks
 
 
@@ -227,13 +275,13 @@ def test_hooks_are_gone_after_an_exception():
 
 
 def test_chance(worked, tmp_path):
-    store = make_store(tmp_path / "f")
-    scores = chance_scores(store, THRESHOLDS, worked, rounds=3)
+    active = active_maps()
+    scores = chance_scores(active, THRESHOLDS, worked, rounds=3)
     assert scores.shape == (3, 2)
     # Two pictures can only be swapped: unit 1's mask of A meets B's upper row, a car (part) and a tree.
     # object tree: 1 / (2 + 5 - 1); part car: 1 / (2 + 2 - 1); no scene.
     assert scores[:, 0] == pytest.approx(1 / 3, abs=1e-9)
-    rows = tally_rows(count(store, THRESHOLDS, worked), worked)
+    rows = tally_rows(count(active, THRESHOLDS, worked), worked)
     summary = chance_summary(rows, np.array([[0.1, 0.4], [0.5, 0.2]]), 0.04)
     assert [unit["unit"] for unit in summary["units"]] == [1, 2]
     assert [unit["chance"] for unit in summary["units"]] == [0.25, 0.5]  # own scores 1/2 - and 1/3
@@ -241,7 +289,7 @@ def test_chance(worked, tmp_path):
 
 
 def test_tally_is_read_as_written(worked, tmp_path):
-    rows = tally_rows(count(make_store(tmp_path / "f"), THRESHOLDS, worked), worked)
+    rows = tally_rows(count(active_maps(), THRESHOLDS, worked), worked)
     write_tally(tmp_path / "tally.csv", rows)
     header = (tmp_path / "tally.csv").read_text().splitlines()[0]
     assert header == ("unit,category,label,score,"
