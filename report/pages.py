@@ -44,7 +44,8 @@ def _environment() -> Environment:
     environment.filters.update(
         label=plain_label, spaced=_spaced, signed=_signed, number=_number, path=lambda path: quote(path)
     )
-    environment.globals["style"] = Markup((_TEMPLATES / "style.css").read_text(encoding="utf-8"))
+    for name, file in (("style", "style.css"), ("script", "page.js")):
+        environment.globals[name] = Markup((_TEMPLATES / file).read_text(encoding="utf-8"))
     return environment
 
 
