@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -65,10 +65,30 @@ def to_device(batch: Tensor, device: torch.device) -> Tensor:
     return batch.to(device, non_blocking=True, memory_format=torch.channels_last)
 
 
-def topk_hits(logits: Tensor, target: Tensor, k: int) -> int:
-    """How many of the B targets are among the k largest of their C logits (k = C at most)."""
-    best = logits.topk(min(k, logits.shape[1]), 1).indices  # (B, k)
-    return int((best == target[:, None]).sum())
+class _Metrics:
+    """Running loss and accuracy of one pass over a loader."""
+
+    def __init__(self):
+        self._start = time.perf_counter()
+        self.count, self._loss_sum, self._hits = 0, 0.0, [0, 0]
+
+    def add(self, logits: Tensor, target: Tensor, loss_sum: float) -> None:
+        """Take in a batch: logits (B, C), classes (B,), and the sum of its B losses."""
+        best = logits.topk(min(5, logits.shape[1]), 1).indices  # (B, 5)
+        hits = best == target[:, None]
+        self._hits[0] += int(hits[:, 0].sum())
+        self._hits[1] += int(hits.sum())
+        self._loss_sum += loss_sum
+        self.count += len(target)
+
+    def result(self) -> dict[str, float]:
+        """Mean loss, top1 and top5 (per cent; with C < 5 classes top5 is 100), images_per_second."""
+        return {
+            "loss": self._loss_sum / self.count,
+            "top1": 100 * self._hits[0] / self.count,
+            "top5": 100 * self._hits[1] / self.count,
+            "images_per_second": self.count / (time.perf_counter() - self._start),
+        }
 
 
 def train_one_epoch(
@@ -92,14 +112,13 @@ def train_one_epoch(
     """
     model.train()
     lr = scheduler.get_last_lr()[0]
-    count, loss_sum, hits1, hits5 = 0, 0.0, 0, 0
-    start = time.perf_counter()
+    metrics = _Metrics()
     bar = progress(loader, desc=f"epoch {epoch}", unit="batch")
     for number, (images, target) in enumerate(bar):
         images, target = to_device(images, device), target.to(device, non_blocking=True)
         with torch.autocast(device.type, amp, enabled=amp is not None):
             logits = model(images)  # (B, 3, H, W) -> (B, C)
-            loss = F.cross_entropy(logits, target)
+            loss = F.cross_entropy(logits.float(), target)
         value = loss.item()
         if not math.isfinite(value):
             raise NonFiniteLoss(f"the loss is {value} in epoch {epoch}, batch {number}: lower --lr, or try --amp off")
@@ -108,18 +127,9 @@ def train_one_epoch(
         scaler.step(optimizer)
         scaler.update()
         scheduler.step()
-        count += len(target)
-        loss_sum += value * len(target)
-        hits1 += topk_hits(logits.detach(), target, 1)
-        hits5 += topk_hits(logits.detach(), target, 5)
-        bar.set_postfix(loss=f"{loss_sum / count:.3f}", top1=f"{100 * hits1 / count:.1f}", refresh=False)
-    return {
-        "loss": loss_sum / count,
-        "top1": 100 * hits1 / count,
-        "top5": 100 * hits5 / count,
-        "lr": lr,
-        "images_per_second": count / (time.perf_counter() - start),
-    }
+        metrics.add(logits.detach(), target, value * len(target))
+        bar.set_postfix(loss=f"{value:.3f}", refresh=False)
+    return {**metrics.result(), "lr": lr}
 
 
 @torch.inference_mode()
@@ -128,7 +138,6 @@ def evaluate(
     loader: DataLoader,
     device: torch.device,
     amp: torch.dtype | None = None,
-    on_batch: Callable[[Tensor], None] | None = None,
 ) -> dict[str, float]:
     """Mean cross-entropy and accuracy over a loader, in eval mode; the model's mode is restored.
 
@@ -137,31 +146,18 @@ def evaluate(
         loader: yields (pictures, classes).
         device: where the model is.
         amp: autocast type, None for float32.
-        on_batch: called with each batch's logits (B, C).
 
     Returns:
         loss, top1 and top5 (per cent; with C < 5 classes top5 is 100), count, images_per_second.
     """
     training = model.training
     model.eval()
-    count, loss_sum, hits1, hits5 = 0, 0.0, 0, 0
-    start = time.perf_counter()
+    metrics = _Metrics()
     for images, target in progress(loader, desc="validate", unit="batch"):
         images, target = to_device(images, device), target.to(device, non_blocking=True)
         with torch.autocast(device.type, amp, enabled=amp is not None):
             logits = model(images)  # (B, C)
         logits = logits.float()
-        count += len(target)
-        loss_sum += F.cross_entropy(logits, target, reduction="sum").item()
-        hits1 += topk_hits(logits, target, 1)
-        hits5 += topk_hits(logits, target, 5)
-        if on_batch is not None:
-            on_batch(logits)
+        metrics.add(logits, target, F.cross_entropy(logits, target, reduction="sum").item())
     model.train(training)
-    return {
-        "loss": loss_sum / count,
-        "top1": 100 * hits1 / count,
-        "top5": 100 * hits5 / count,
-        "count": count,
-        "images_per_second": count / (time.perf_counter() - start),
-    }
+    return {**metrics.result(), "count": metrics.count}
