@@ -162,20 +162,21 @@ def measure(
         "data": cache.data_fingerprint(broden),
         "preprocess": config.preprocess,
         "quantile": config.quantile,
-        "quantile_file": config.quantile_file and hashlib.sha256(config.quantile_file.read_bytes()).hexdigest(),
         "topn": config.topn,
     }
-    summaries, activities = {}, {}
+    summaries, activities, keys = {}, {}, {}
     sizes = map_sizes(model, list(folders), *broden.largest_picture(), device)
     for layer, folder in folders.items():
-        summaries[layer], reason = cache.load(folder / CACHE, {**key, "layer": layer})
+        units, positions = sizes[layer]
+        given = read_thresholds(config.quantile_file, units) if config.quantile_file else None
+        given_hash = None if given is None else hashlib.sha256(given.tobytes()).hexdigest()
+        keys[layer] = {**key, "layer": layer, "quantile_file": given_hash}
+        summaries[layer], reason = cache.load(folder / CACHE, keys[layer])
         if reason:
             log.info("%s: what %s has was %s: measuring anew", layer, folder / CACHE, reason)
         if summaries[layer]:
             log.info("%s: measured already, taking %s", layer, folder / CACHE)
             continue
-        units, positions = sizes[layer]
-        given = read_thresholds(config.quantile_file, units) if config.quantile_file else None
         activities[layer] = LayerActivity(units, positions * len(broden), config.quantile, config.topn, given)
     if activities:
         stream = stream_features(
@@ -186,7 +187,7 @@ def measure(
                 activity.add(indices, maps[layer])
     for layer, activity in activities.items():
         summary = summaries[layer] = activity.finish()
-        cache.save(folders[layer] / CACHE, {**key, "layer": layer}, summary)
+        cache.save(folders[layer] / CACHE, keys[layer], summary)
         kept, spilled, dense = (size / 1e6 for size in (summary.maps.most, summary.maps.on_disk, 8 * summary.values))
         log.info("%s: %d units, %.1f MB of maps kept at most, %.1f MB of it on disk (all maps in float64: %.1f MB)",
                  layer, activity.units, kept, spilled, dense)  # fmt: skip
