@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+import distributed
 from errors import UserError
 
 
@@ -20,8 +21,9 @@ class NonFiniteLoss(RuntimeError):
 
 
 def progress(iterable: Iterable | None = None, **options) -> tqdm:
-    """A progress bar on stderr, silent when that is not a terminal."""
-    return tqdm(iterable, disable=None, file=sys.stderr, dynamic_ncols=True, leave=False, **options)
+    """A progress bar on stderr, silent when that is not a terminal, and in all processes of a run but the first."""
+    quiet = None if distributed.is_first() else True  # None: quiet unless stderr is a terminal
+    return tqdm(iterable, disable=quiet, file=sys.stderr, dynamic_ncols=True, leave=False, **options)
 
 
 def pick_device(name: str) -> torch.device:

@@ -2,7 +2,7 @@
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import distributed
 from netdissect.thresholds import LargestActivations
 
 MEMORY_BUDGET = 4 << 30  # bytes of maps held in memory; what is above goes to a temporary file
@@ -65,37 +66,64 @@ class ActiveMaps:
                 self._units[index], self._maps[index] = units[on], maps[on]
                 self.in_memory -= int((~on).sum()) * maps[0].numel() * 4
 
+    def absorb(self, other: "StoredMaps") -> None:
+        """Keep the maps of other pictures too."""
+        for picture in other:
+            self.put(picture, *other.get(picture))
+
     def save(self, folder: Path) -> None:
         """Write everything into a folder: maps.f32, picture by picture, and maps.npz, which says what is where."""
-        counts, shapes = [], []
+        pictures = sorted(self._units)
+        shapes = np.zeros((len(pictures), 2), int)
         with open(folder / "maps.f32", "wb") as file:
-            for index in range(len(self._units)):
-                units, maps = self.get(index)
-                counts.append(len(units))
-                shapes.append(maps.shape[1:])
+            for shape, picture in zip(shapes, pictures, strict=True):
+                maps = self.get(picture)[1]
+                shape[:] = maps.shape[1:]
                 file.write(maps.contiguous().numpy().data)
+        units = [self._units[picture].numpy().astype(np.int32) for picture in pictures]
         np.savez(
             folder / "maps.npz",
-            units=torch.cat([self._units[index] for index in range(len(self._units))]).numpy().astype(np.int32),
-            counts=np.array(counts),
-            shapes=np.array(shapes),
+            pictures=np.array(pictures, int),
+            units=np.concatenate([np.zeros(0, np.int32), *units]),
+            counts=np.array([len(own) for own in units], int),
+            shapes=shapes,
         )
 
-    @classmethod
-    def load(cls, folder: Path) -> "ActiveMaps":
-        """Read what `save` wrote; the maps stay on disk. Raises OSError or ValueError if it is not whole."""
-        active = cls()
+
+class StoredMaps:
+    """Maps that `ActiveMaps.save` wrote, read where they are needed. A copy in another process reads the same file.
+
+    Raises:
+        OSError, ValueError or KeyError if what is in the folder is not whole.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = folder
         with np.load(folder / "maps.npz", allow_pickle=False) as table:
-            counts, shapes, units = table["counts"], table["shapes"], torch.from_numpy(table["units"]).long()
-        for index, (own, shape) in enumerate(zip(units.split(counts.tolist()), shapes.tolist(), strict=True)):
-            active._units[index] = own
-            active._spilled[index] = (active.on_disk, (len(own), *shape))
-            active.on_disk += len(own) * math.prod(shape) * 4
-        if (folder / "maps.f32").stat().st_size != active.on_disk:
+            counts, shapes = table["counts"], table["shapes"]
+            pictures, units = table["pictures"].tolist(), torch.from_numpy(table["units"]).long()
+        ends = np.cumsum(counts * shapes.prod(1))  # in values
+        size = int(ends[-1]) if len(ends) else 0
+        if (folder / "maps.f32").stat().st_size != 4 * size:
             raise ValueError("maps.f32 is not whole")
-        active._file = open(folder / "maps.f32", "rb")  # noqa: SIM115 - it lives as long as the maps
-        active.most = active.on_disk
-        return active
+        values = np.memmap(folder / "maps.f32", np.float32, "c") if size else np.zeros(0, np.float32)
+        maps = torch.from_numpy(values).split(np.diff(ends, prepend=0).tolist())
+        self._of = {
+            picture: (own, flat.view(-1, *shape))
+            for picture, own, flat, shape in zip(
+                pictures, units.split(counts.tolist()), maps, shapes.tolist(), strict=True
+            )
+        }
+
+    def __reduce__(self):
+        return StoredMaps, (self._folder,)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._of)
+
+    def get(self, picture: int) -> tuple[Tensor, Tensor]:
+        """The units (u,), ascending, and the maps (u, h, w) kept for a picture."""
+        return self._of[picture]
 
 
 @dataclass(frozen=True)
@@ -110,7 +138,7 @@ class LayerSummary:
     """
 
     thresholds: np.ndarray
-    maps: ActiveMaps
+    maps: ActiveMaps | StoredMaps
     top_pictures: np.ndarray
     values: int
 
@@ -123,7 +151,7 @@ class LayerSummary:
     def load(cls, folder: Path) -> "LayerSummary":
         """Read what `save` wrote. Raises OSError, ValueError or KeyError if it is not whole."""
         with np.load(folder / "summary.npz", allow_pickle=False) as table:
-            return cls(table["thresholds"], ActiveMaps.load(folder), table["top_pictures"], int(table["values"]))
+            return cls(table["thresholds"], StoredMaps(folder), table["top_pictures"], int(table["values"]))
 
 
 class LayerActivity:
@@ -158,23 +186,31 @@ class LayerActivity:
         for index, unit_maps, unit_peaks in zip(indices, maps, peaks, strict=True):
             on = (unit_peaks > bound).nonzero()[:, 0]  # (u,)
             self.maps.put(index, on, unit_maps[on])
-        self._remember(torch.tensor(indices), peaks)
+        pictures = torch.tensor(indices)[:, None].expand(-1, self.units)  # (B, U)
+        self._peaks, self._pictures = self._highest(
+            torch.cat([self._peaks, peaks]), torch.cat([self._pictures, pictures])
+        )
         if self.maps.in_memory > PRUNE_AT * self._pruned_to:
             self.maps.prune(bound)
             self._pruned_to = self.maps.in_memory
 
     def finish(self) -> LayerSummary:
-        """End of the pass."""
+        """End of the pass. Under torchrun all processes' records become one, but for the maps: each has its own."""
+        if self._largest is not None:
+            self._largest = LargestActivations.union(distributed.everyones(self._largest))
         thresholds = self._given if self._given is not None else self._largest.thresholds()
         self.maps.prune(torch.from_numpy(thresholds).float())
-        return LayerSummary(thresholds, self.maps, self._pictures.numpy(), self._values)
+        peaks, pictures = zip(*distributed.everyones((self._peaks, self._pictures)), strict=True)
+        self._peaks, self._pictures = self._highest(torch.cat(peaks), torch.cat(pictures))
+        values = sum(distributed.everyones(self._values))
+        return LayerSummary(thresholds, self.maps, self._pictures.numpy(), values)
 
     def _bound(self) -> Tensor:
         return torch.from_numpy(self._given).float() if self._largest is None else self._largest.bound
 
-    def _remember(self, indices: Tensor, peaks: Tensor) -> None:
-        everything = torch.cat([self._peaks, peaks])  # (topn + B, U)
-        pictures = torch.cat([self._pictures, indices[:, None].expand(-1, self.units)])
-        self._peaks, order = everything.sort(dim=0, descending=True, stable=True)
-        self._peaks, order = self._peaks[: self._topn], order[: self._topn]
-        self._pictures = pictures.gather(0, order)
+    def _highest(self, peaks: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each unit's peaks (n, U) in these pictures (n, U) the topn highest; the first of equally high pictures."""
+        by_picture = pictures.argsort(dim=0)
+        peaks, pictures = peaks.gather(0, by_picture), pictures.gather(0, by_picture)
+        order = peaks.sort(dim=0, descending=True, stable=True).indices[: self._topn]
+        return peaks.gather(0, order), pictures.gather(0, order)

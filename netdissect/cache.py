@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from netdissect.activity import LayerSummary
+import distributed
+from netdissect.activity import LayerSummary, StoredMaps
 from netdissect.broden import Broden
 
-_FORMAT = 1  # raised when what is stored changes
+_FORMAT = 2  # raised when what is stored changes
 _KEY = "key.json"  # written last
 
 
@@ -51,6 +52,43 @@ def load(folder: Path, key: dict[str, Any]) -> tuple[LayerSummary | None, str | 
 
 
 def save(folder: Path, key: dict[str, Any], summary: LayerSummary) -> None:
+    """Store a summary, in place of any other; the folder appears only when it is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        summary.save(temporary)
+        (temporary / _KEY).write_text(json.dumps({"format": _FORMAT, **key}, indent=1))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def store(folder: Path, key: dict[str, Any], summary: LayerSummary) -> LayerSummary:
+    """Store a summary of one pass; under torchrun that of all processes, each of which has the maps of its pictures.
+
+    Returns:
+        The whole summary, read from the folder: all processes must see it.
+    """
+    parts = folder.with_name(f".{folder.name}-parts")
+    if distributed.is_first():
+        shutil.rmtree(parts, ignore_errors=True)
+    distributed.wait()
+    if not distributed.is_first():
+        part = parts / str(distributed.rank())
+        part.mkdir(parents=True)
+        summary.maps.save(part)
+    distributed.wait()
+    if distributed.is_first():
+        for other in range(1, distributed.world()):
+            summary.maps.absorb(StoredMaps(parts / str(other)))
+        _save(folder, key, summary)
+        shutil.rmtree(parts, ignore_errors=True)
+    distributed.wait()
+    return LayerSummary.load(folder)
+
+
+def _save(folder: Path, key: dict[str, Any], summary: LayerSummary) -> None:
     """Store a summary, in place of any other; the folder appears only when it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

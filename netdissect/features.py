@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+import distributed
 import settings as project
 from engine import progress
 from errors import UserError
@@ -20,39 +20,39 @@ _NETDISSECT_MEAN = (124.6901, 118.6897, 109.5388)
 _NETDISSECT_SCALE = 255 * 0.224
 
 
-def preprocess_netdissect(picture: Image.Image) -> Tensor:
-    """RGB picture -> (3, H, W) float32: minus the mean, divided by 255 * 0.224."""
-    pixels = np.asarray(picture, np.float32)  # (H, W, 3)
-    return torch.from_numpy((pixels - np.float32(_NETDISSECT_MEAN)) / np.float32(_NETDISSECT_SCALE)).permute(2, 0, 1)
+def preprocess_netdissect(pictures: Tensor) -> Tensor:
+    """RGB pictures (B, H, W, 3) uint8 -> (B, 3, H, W) float32: minus the mean, divided by 255 * 0.224."""
+    mean = pictures.new_tensor(_NETDISSECT_MEAN, dtype=torch.float32)
+    return ((pictures - mean) / _NETDISSECT_SCALE).permute(0, 3, 1, 2)
 
 
-def preprocess_imagenet(picture: Image.Image) -> Tensor:
-    """RGB picture -> (3, H, W) float32: torchvision's normalisation, which the networks were trained with."""
-    pixels = np.asarray(picture, np.float32) / 255  # (H, W, 3)
-    return torch.from_numpy((pixels - np.float32(project.MEAN)) / np.float32(project.STD)).permute(2, 0, 1)
+def preprocess_imagenet(pictures: Tensor) -> Tensor:
+    """RGB pictures (B, H, W, 3) uint8 -> (B, 3, H, W) float32: torchvision's, which the networks were trained with."""
+    mean, std = (pictures.new_tensor(values, dtype=torch.float32) for values in (project.MEAN, project.STD))
+    return ((pictures / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
-PREPROCESS: dict[str, Callable[[Image.Image], Tensor]] = {
+PREPROCESS: dict[str, Callable[[Tensor], Tensor]] = {
     "netdissect": preprocess_netdissect,
     "imagenet": preprocess_imagenet,
 }
 
 
 class _Pictures(Dataset):
-    """(index, picture (3, H, W)) of a Broden folder, each at its own size."""
+    """(index, picture (H, W, 3) uint8) of a Broden folder, each at its own size."""
 
-    def __init__(self, broden: Broden, preprocess: Callable[[Image.Image], Tensor]):
-        self._broden, self._preprocess = broden, preprocess
+    def __init__(self, broden: Broden):
+        self._broden = broden
 
     def __len__(self) -> int:
         return len(self._broden)
 
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        return index, self._preprocess(self._broden.picture(index))
+        return index, torch.from_numpy(np.array(self._broden.picture(index)))
 
 
 def _by_size(samples: list[tuple[int, Tensor]]) -> list[tuple[list[int], Tensor]]:
-    """Split a batch into groups of equally large pictures: (indices, pictures (B, 3, H, W))."""
+    """Split a batch into groups of equally large pictures: (indices, pictures (B, H, W, 3))."""
     groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
     for sample in samples:
         groups.setdefault(sample[1].shape, []).append(sample)
@@ -71,6 +71,9 @@ def stream_features(
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
     """One pass of the network over all pictures, in float32.
 
+    Under torchrun each process gets every so-manieth batch: the batches, and so their numbers, are those of one
+    process alone.
+
     Yields:
         The numbers of B pictures and, by layer, their maps (B, U, h, w) on the CPU. Pictures of one batch are equally
         large; the order is that of the folder but within `batch_size` pictures.
@@ -78,11 +81,14 @@ def stream_features(
     Raises:
         UserError: for a layer that is not there or whose output is not of shape (B, U, h, w).
     """
-    loader = DataLoader(_Pictures(broden, PREPROCESS[preprocess]), batch_size, num_workers=workers, collate_fn=_by_size)
-    with layer_outputs(model, layers) as outputs, progress(total=len(broden), desc="features", unit="img") as bar:
+    batches = torch.arange(len(broden)).split(batch_size)[distributed.rank() :: distributed.world()]
+    own = [batch.tolist() for batch in batches]
+    loader = DataLoader(_Pictures(broden), batch_sampler=own, num_workers=workers, collate_fn=_by_size)
+    total = sum(map(len, own))
+    with layer_outputs(model, layers) as outputs, progress(total=total, desc="features", unit="img") as bar:
         for groups in loader:
-            for indices, pictures in groups:
-                model(pictures.to(device, memory_format=torch.channels_last))  # (B, 3, H, W)
+            for indices, images in groups:
+                model(PREPROCESS[preprocess](images.to(device)))  # (B, H, W, 3) -> (B, 3, H, W), channels last
                 yield indices, {layer: _maps(layer, outputs[layer]) for layer in layers}
                 bar.update(len(indices))
 

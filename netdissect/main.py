@@ -2,6 +2,7 @@
 
     cd netdissect && python3 main.py                              # as settings.py says
     python3 main.py --model_file ../snapshot/X.pth --data_directory dataset/broden1_224 --output_folder result/X
+    torchrun --nproc_per_node=4 main.py                           # the pictures shared by four processes or GPUs
     python3 -m netdissect.main --test_mode True                   # from the repository, a sample of 64 pictures
 
 Every setting of settings.py is a flag in lower case. Writes tally.csv, quantile.npy, chance.json and html/<layer>.html
@@ -15,6 +16,7 @@ import importlib
 import logging
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ import torchvision
 from easydict import EasyDict
 from torch import nn
 
+import distributed
 import settings as project
 from engine import describe_device, pick_device
 from errors import ArgumentParser, UserError, run
@@ -40,7 +43,17 @@ from netdissect.activity import LayerActivity, LayerSummary
 from netdissect.broden import TEST_SAMPLE, Broden
 from netdissect.features import PREPROCESS, map_sizes, stream_features
 from netdissect.report import chance_summary, write_chance, write_report
-from netdissect.tally import IOU_MODES, chance_scores, count, interpretable, tally_rows, write_tally
+from netdissect.tally import (
+    IOU_MODES,
+    TallyRow,
+    chance_scores,
+    count,
+    interpretable,
+    pairings,
+    tally_rows,
+    unique_detectors,
+    write_tally,
+)
 from netdissect.thresholds import read_thresholds
 
 HERE = ROOT / "netdissect"
@@ -121,7 +134,10 @@ def make_config(flags: dict[str, str]) -> EasyDict:
 
 
 def main(config: EasyDict) -> list[Path]:
-    """Dissect as the paper does: model, data, features, thresholds, tally, report. Returns the tallies' paths."""
+    """Dissect as the paper does: model, data, features, thresholds, tally, report. Returns the tallies' paths.
+
+    Under torchrun every process calls it: they share the work, and the first one writes the results.
+    """
     device = pick_device({True: "cuda", False: "cpu", "auto": "auto"}[config.gpu])
 
     # Model
@@ -129,28 +145,34 @@ def main(config: EasyDict) -> list[Path]:
     model.to(device, memory_format=torch.channels_last).eval()
 
     # Data
+    with distributed.first_before_others():
+        data = find_data(config.data_directory)
     broden = Broden(
-        find_data(config.data_directory),
+        data,
         config.index_file,
         config.categories,
         TEST_SAMPLE if config.test_mode else None,
     )
     output = config.output_folder or default_output(about)
-    log.info("model: %s, on %s", about["title"], describe_device(device))
+    processes = f", {distributed.world()} processes" if distributed.world() > 1 else ""
+    log.info("model: %s, on %s%s", about["title"], describe_device(device), processes)
     log.info("data: %s, %d pictures, %s", broden.directory, len(broden), ", ".join(broden.categories))
 
     single = len(config.feature_names) == 1
     folders = {layer: output if single else output / layer for layer in config.feature_names}
-    with alone_in(output):
+    with alone_in(output) if distributed.is_first() else nullcontext():
         # Features: one pass over the pictures, for the layers that no interrupted or earlier run has measured
         summaries = measure(config, model, broden, device, folders)
         # Tally and page of each layer
-        tallies = [dissect_layer(config, broden, layer, summaries[layer], folders[layer], about["title"])
-                   for layer in config.feature_names]  # fmt: skip
-        if config.clean:
+        for layer, folder in folders.items():
+            rows, chance = score(config, broden, layer, summaries[layer])
+            if distributed.is_first():
+                publish(config, broden, layer, summaries[layer], folder, about["title"], rows, chance)
+        distributed.wait()  # all have read what CLEAN removes
+        if config.clean and distributed.is_first():
             for folder in folders.values():
                 shutil.rmtree(folder / CACHE, ignore_errors=True)
-    return tallies
+    return [folder / "tally.csv" for folder in folders.values()]
 
 
 def measure(
@@ -172,6 +194,8 @@ def measure(
         given_hash = None if given is None else hashlib.sha256(given.tobytes()).hexdigest()
         keys[layer] = {**key, "layer": layer, "quantile_file": given_hash}
         summaries[layer], reason = cache.load(folder / CACHE, keys[layer])
+        if not all(distributed.everyones(summaries[layer] is not None)):
+            summaries[layer] = None
         if reason:
             log.info("%s: what %s has was %s: measuring anew", layer, folder / CACHE, reason)
         if summaries[layer]:
@@ -186,41 +210,52 @@ def measure(
             for layer, activity in activities.items():
                 activity.add(indices, maps[layer])
     for layer, activity in activities.items():
-        summary = summaries[layer] = activity.finish()
-        cache.save(folders[layer] / CACHE, keys[layer], summary)
-        kept, spilled, dense = (size / 1e6 for size in (summary.maps.most, summary.maps.on_disk, 8 * summary.values))
+        summary = summaries[layer] = cache.store(folders[layer] / CACHE, keys[layer], activity.finish())
+        kept, spilled, dense = (size / 1e6 for size in (activity.maps.most, activity.maps.on_disk, 8 * summary.values))
         log.info("%s: %d units, %.1f MB of maps kept at most, %.1f MB of it on disk (all maps in float64: %.1f MB)",
                  layer, activity.units, kept, spilled, dense)  # fmt: skip
     return summaries
 
 
-def dissect_layer(
-    config: EasyDict, broden: Broden, layer: str, summary: LayerSummary, folder: Path, title: str
-) -> Path:
-    """Tally, chance level and page of one layer, into `folder`. Returns the path of tally.csv."""
-    thresholds = summary.thresholds
-    with whole_file(folder / "quantile.npy") as temporary:
-        np.save(temporary, thresholds)
-
-    reading = (config.iou_mode, config.tally_batch_size, config.workers)
-    rows = tally_rows(count(summary.maps, thresholds, broden, *reading), broden)
-    write_tally(folder / "tally.csv", rows)
+def score(
+    config: EasyDict, broden: Broden, layer: str, summary: LayerSummary
+) -> tuple[list[TallyRow], dict[str, Any] | None]:
+    """The tally of a layer, and how it stands to chance, as chance.json has it; None for no CHANCE_ROUNDS."""
+    partners = pairings(len(broden), config.chance_rounds)
+    own, *random = count(
+        summary.maps, summary.thresholds, broden, config.iou_mode, config.tally_batch_size, config.workers, partners
+    )
+    rows = tally_rows(own, broden)
     found = interpretable(rows, config.score_threshold)
     log.info("%s: %d of %d units interpretable (IoU >= %g, %s), %d unique detectors", layer, len(found), len(rows),
-             config.score_threshold, config.iou_mode, len({row.label for row in found}))  # fmt: skip
+             config.score_threshold, config.iou_mode, len(unique_detectors(found)))  # fmt: skip
+    if not random:
+        return rows, None
+    chance = chance_summary(rows, chance_scores(random, broden), config.score_threshold)
+    log.info("%s: %d units above the 95th percentile of chance (IoU %.4f)", layer, chance["units_above_95"],
+             chance["null_95"])  # fmt: skip
+    return rows, chance
 
-    chance = None
-    if config.chance_rounds and len(broden) > 1:
-        null = chance_scores(summary.maps, thresholds, broden, config.chance_rounds, *reading)
-        chance = chance_summary(rows, null, config.score_threshold)
+
+def publish(
+    config: EasyDict,
+    broden: Broden,
+    layer: str,
+    summary: LayerSummary,
+    folder: Path,
+    title: str,
+    rows: list[TallyRow],
+    chance: dict[str, Any] | None,
+) -> None:
+    """Write a layer's results into `folder`: quantile.npy, tally.csv, chance.json and the page."""
+    with whole_file(folder / "quantile.npy") as temporary:
+        np.save(temporary, summary.thresholds)
+    write_tally(folder / "tally.csv", rows)
+    if chance:
         write_chance(folder / "chance.json", chance)
-        log.info("%s: %d units above the 95th percentile of chance (IoU %.4f)", layer, chance["units_above_95"],
-                 chance["null_95"])  # fmt: skip
-
     page = write_report(folder, layer, title, broden, summary, rows, config.iou_mode, config.score_threshold,
                         config.seg_threshold, chance)  # fmt: skip
     log.info("%s: %s, %s", layer, folder / "tally.csv", page)
-    return folder / "tally.csv"
 
 
 def load_model(config: EasyDict) -> tuple[nn.Module, dict[str, Any]]:
@@ -241,6 +276,7 @@ def load_model(config: EasyDict) -> tuple[nn.Module, dict[str, Any]]:
         about["dataset"] = config.dataset or found.get("dataset", "unknown")
     else:
         about["arch"], topk = config.model, config.topk
+        torch.manual_seed(0)  # random weights, if they stay, are the same in every run and process
         model = build_other(config.model, config.num_classes, config.topk)
         if file is not None:
             load_state(model, read_checkpoint(file)["state_dict"], file)
@@ -290,8 +326,11 @@ def default_output(about: dict[str, Any]) -> Path:
 def cli() -> None:
     """Parse the command line and dissect."""
     flags = vars(get_args_parser().parse_args())
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    main(make_config(flags))
+    config = make_config(flags)
+    with distributed.joined():
+        level = logging.INFO if distributed.is_first() else logging.ERROR
+        logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
+        main(config)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from engine import progress
 from files import whole_file
 from netdissect.activity import LayerSummary
 from netdissect.broden import Broden
-from netdissect.tally import TallyRow, interpretable
+from netdissect.tally import TallyRow, interpretable, unique_detectors
 from report.overlays import JPEG_QUALITY, darken_outside, outline, strip, upsample
 from report.pages import plain_label, write_page
 
@@ -65,7 +65,7 @@ def write_report(
     seg_threshold: float,
     chance: dict | None,
 ) -> Path:
-    """Write html/<layer>.html with its pictures html/<layer>/unit-<n>.jpg, and the bar graph as html/<layer>.svg.
+    """Write html/<layer>.html, its pictures html/<layer>/unit-<n>.jpg, and the bar graph as .svg and .png beside it.
 
     Args:
         folder: the output folder.
@@ -85,8 +85,8 @@ def write_report(
     topn = len(summary.top_pictures)
     write_strips(folder / "html" / layer, broden, summary)
     found = interpretable(rows, score_threshold)
-    detectors = sorted({(row.category, row.label) for row in found})
-    by_category = [(name, sum(category == name for category, _ in detectors)) for name in broden.categories]
+    by_category = [(name, len(unique_detectors([row for row in found if row.category == name])))
+                   for name in broden.categories]  # fmt: skip
     chance_of = {unit["unit"]: unit["chance"] for unit in chance["units"]} if chance else {}
     page = folder / "html" / f"{layer}.html"
     write_page(
@@ -117,7 +117,7 @@ def write_report(
         ],
         categories=broden.categories,
         interpretable=len(found),
-        detectors=detectors,
+        detectors=len(unique_detectors(found)),
         by_category=[(name, number) for name, number in by_category if number],
         chance=chance,
         graph=Markup(detector_graph(folder / "html" / f"{layer}.svg", found, broden.categories)) if found else None,
@@ -152,7 +152,10 @@ def write_strips(folder: Path, broden: Broden, summary: LayerSummary) -> None:
 
 
 def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[str]) -> str:
-    """Bars of how many units detect each concept, grouped by category; writes an SVG and returns it for inlining."""
+    """Bars of how many units detect each concept, grouped by category.
+
+    Writes `path`, an SVG, and a PNG beside it; returns the SVG for inlining.
+    """
     groups = [
         sorted(
             ((row_count, label) for label, row_count in _counts(found, category).items()), key=lambda x: (-x[0], x[1])
@@ -177,6 +180,8 @@ def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[s
     text = svg.getvalue()
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    with whole_file(path.with_suffix(".png")) as temporary:
+        figure.savefig(temporary, dpi=200)
     return text[text.index("<svg") :]
 
 

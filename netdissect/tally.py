@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+import distributed
 from engine import progress
 from errors import UserError
 from files import whole_file
-from netdissect.activity import ActiveMaps
+from netdissect.activity import ActiveMaps, StoredMaps
 from netdissect.broden import Broden, Labels
 from report.overlays import upsample
 
@@ -41,6 +42,15 @@ class Counts:
         """No pictures yet."""
         shapes = (labels,), (units, labels), (units, categories)
         return cls(*(np.zeros(shape, np.int64) for shape in shapes))
+
+    def add(self, picture: "_PictureCounts") -> None:
+        """Add one picture's counts."""
+        units, area = picture.units[:, None], picture.area[:, None]
+        self.truth[picture.present] += picture.truth
+        self.intersect[units, picture.present] += picture.under
+        np.add.at(self.truth, picture.scalars, picture.pixels)  # a number can be there twice, in two categories
+        np.add.at(self.intersect, (units, picture.scalars), area)
+        self.activation[picture.units] += area * picture.counted
 
 
 @dataclass(frozen=True)
@@ -71,32 +81,167 @@ class TallyRow:
     categories: dict[str, CategoryScore]
 
 
-class _LabelReader(Dataset):
-    """The labels of each picture, for worker processes."""
+@dataclass(frozen=True)
+class _PictureLabels:
+    """The labels of one picture, ready to be counted.
 
-    def __init__(self, broden: Broden):
-        self._broden = broden
+    Attributes:
+        size: (sh, sw), with P pixels.
+        present: (l,) the label numbers in any of its M maps, first of all 0, for no label.
+        position: (M, P) where in `present` each pixel's label stands.
+        truth: (l,) pixels of each label, all maps summed.
+        categories: the categories that have any pixel of a label.
+        scalars: (S,) whole-image labels.
+        scalar_categories: (S,) their categories.
+    """
+
+    size: tuple[int, int]
+    present: np.ndarray
+    position: np.ndarray
+    truth: np.ndarray
+    categories: np.ndarray
+    scalars: np.ndarray
+    scalar_categories: np.ndarray
+
+    @classmethod
+    def of(cls, labels: Labels) -> "_PictureLabels":
+        maps, height, width = labels.pixels.shape
+        pixels_of = np.bincount(labels.pixels.ravel(), minlength=1)
+        present = np.union1d([0], np.flatnonzero(pixels_of))
+        place = np.zeros(len(pixels_of), int)
+        place[present] = np.arange(len(present))
+        return cls(
+            size=(height, width),
+            present=present,
+            position=place[labels.pixels].reshape(maps, height * width),
+            truth=pixels_of[present],
+            categories=labels.pixel_categories[labels.pixels.any((1, 2))],
+            scalars=labels.scalars,
+            scalar_categories=labels.scalar_categories,
+        )
+
+
+@dataclass(frozen=True)
+class _Masks:
+    """The masks of the u units that are on somewhere in a picture of P pixels.
+
+    Attributes:
+        units: (u,) their numbers.
+        row, pixel: (n,) the mask pixels, few: which of the units, and where.
+        area: (u,) mask pixels of each.
+    """
+
+    units: np.ndarray
+    row: np.ndarray
+    pixel: np.ndarray
+    area: np.ndarray
+
+    @classmethod
+    def of(cls, units: torch.Tensor, maps: torch.Tensor, limits: torch.Tensor, size: tuple[int, int]) -> "_Masks":
+        """Upsample the maps (u, h, w) of the units (u,), and take what exceeds their limits (u,)."""
+        masks = upsample(maps, *size).flatten(1) > limits[:, None]  # (u, P)
+        row, pixel = np.divmod(np.flatnonzero(masks.numpy()), math.prod(size))  # much faster than a 2-d nonzero
+        return cls(units.numpy(), row, pixel, np.bincount(row, minlength=len(units)))
+
+
+@dataclass(frozen=True)
+class _PictureCounts:
+    """What one picture adds to `Counts`: small, for it comes from a worker process.
+
+    Attributes:
+        units: (u,) those that are on somewhere in it.
+        area: (u,) pixels of their masks.
+        present: (l,) label numbers in its maps.
+        truth: (l,) pixels of these labels.
+        under: (u, l) mask pixels that carry them.
+        scalars: (S,) whole-image labels that count.
+        pixels: sh * sw.
+        counted: (u, K) or (1, K) bool, whether its mask pixels count for the category.
+    """
+
+    units: np.ndarray
+    area: np.ndarray
+    present: np.ndarray
+    truth: np.ndarray
+    under: np.ndarray
+    scalars: np.ndarray
+    pixels: int
+    counted: np.ndarray
+
+
+class _PictureCounter(Dataset):
+    """Counts picture by picture, for worker processes: a `_PictureCounts` per pairing. Arguments as of `count`."""
+
+    def __init__(
+        self,
+        active: ActiveMaps | StoredMaps,
+        thresholds: np.ndarray,
+        broden: Broden,
+        iou_mode: str,
+        partners: np.ndarray,
+        pictures: Sequence[int],
+    ):
+        self._active, self._broden, self._iou_mode = active, broden, iou_mode
+        self._limits = torch.from_numpy(thresholds.astype(np.float32))
+        self._partners, self._pictures = partners, pictures
+        self._last: dict[int, _PictureLabels] = {}
 
     def __len__(self) -> int:
-        return len(self._broden)
+        return len(self._pictures)
 
-    def __getitem__(self, index: int) -> tuple[int, Labels]:
-        return index, self._broden.labels(index)
+    def __getitem__(self, i: int) -> list[_PictureCounts]:
+        picture = self._pictures[i]
+        units, maps = self._active.get(picture)  # (u,), (u, h, w)
+        # A bilinear map nowhere exceeds its own maximum: only these units can have a mask here.
+        on = maps.amax((1, 2)) > self._limits[units]
+        units, maps = units[on], maps[on]
+        counts, masks, size = [], None, None
+        for labels in self._labels(picture):
+            if labels.size != size:
+                size = labels.size
+                masks = _Masks.of(units, maps, self._limits[units], size)
+            counts.append(_count_picture(masks, labels, self._broden, self._iou_mode))
+        return counts
+
+    def _labels(self, picture: int) -> list[_PictureLabels]:
+        """The labels of the picture's partner in each pairing."""
+        partners = self._partners[:, picture].tolist()
+        # Along a chain of partners, what was the next picture's is now the picture's own: no need to decode it again.
+        self._last = {
+            partner: self._last.get(partner) or _PictureLabels.of(self._broden.labels(partner)) for partner in partners
+        }
+        return [self._last[partner] for partner in partners]
+
+
+def pairings(pictures: int, rounds: int, seed: int = 0) -> np.ndarray:
+    """With which pictures' labels the masks of N pictures are compared: (1 + rounds, N) picture numbers.
+
+    First each with its own labels, then `rounds` times with those of another picture at random: the level of chance.
+    One picture alone has no other: no rounds.
+    """
+    generator = np.random.default_rng(seed)
+    partners = [np.arange(pictures)]
+    for _ in range(rounds if pictures > 1 else 0):
+        order = generator.permutation(pictures)
+        partner = np.empty_like(order)
+        partner[order] = np.roll(order, -1)  # one cycle through all pictures: none meets itself
+        partners.append(partner)
+    return np.stack(partners)
 
 
 def count(
-    active: ActiveMaps,
+    active: ActiveMaps | StoredMaps,
     thresholds: np.ndarray,
     broden: Broden,
     iou_mode: str = "lite",
     batch_size: int = 16,
     workers: int = 0,
-    pairing: np.ndarray | None = None,
-) -> Counts:
+    partners: np.ndarray | None = None,
+) -> list[Counts]:
     """Count mask and label pixels over all pictures (Bau et al. 2017, section 2.3).
 
     A unit's map is upsampled to the label maps' size (bilinear, half-pixel centres); its mask is where it exceeds the
-    unit's threshold.
+    unit's threshold. Under torchrun each process counts its share of the pictures; all get the sums.
 
     Args:
         active: the maps (u, h, w), per picture, of at least the units that exceed their threshold somewhere in it.
@@ -105,61 +250,65 @@ def count(
         iou_mode: which pictures count for a category in `activation`. 'lite': those where a pixel under the mask has a
             label whose primary category it is, or that have such a whole-image label; the integer 0 in a cell is a
             label of its own. 'original': those that have any label of the category; label 0 never counts.
-        batch_size: pictures whose labels are read at one time.
-        workers: processes that read labels.
-        pairing: (N,) take the masks of picture pairing[i] with the labels of picture i; None pairs each with its own.
+        batch_size: pictures that a worker process counts at one time.
+        workers: processes that count; 0: this one.
+        partners: (R, N) as `pairings` gives them; None pairs each picture with its own labels only.
+
+    Returns:
+        R counts, one per pairing.
     """
-    counts = Counts.zeros(len(thresholds), len(broden.names), len(broden.categories))
-    limits = torch.from_numpy(thresholds.astype(np.float32))
-    loader = DataLoader(_LabelReader(broden), batch_size, num_workers=workers, collate_fn=list)
-    with progress(total=len(broden), desc="tally", unit="img") as bar:
+    partners = pairings(len(broden), 0) if partners is None else partners
+    counts = [Counts.zeros(len(thresholds), len(broden.names), len(broden.categories)) for _ in partners]
+    own = np.array_split(_chain(partners), distributed.world())[distributed.rank()].tolist()
+    counter = _PictureCounter(active, thresholds, broden, iou_mode, partners, own)
+    loader = DataLoader(counter, batch_size, num_workers=workers, collate_fn=list)
+    with progress(total=len(own), desc="tally", unit="img") as bar:
         for batch in loader:
-            for index, labels in batch:
-                row = broden.rows[index]
-                units, maps = active.get(index if pairing is None else int(pairing[index]))  # (u,), (u, h, w)
-                # A bilinear map nowhere exceeds its own maximum: only these units can have a mask here.
-                on = maps.amax((1, 2)) > limits[units]
-                units, maps = units[on], maps[on]
-                masks = upsample(maps, row.height, row.width) > limits[units, None, None]  # (u, sh, sw)
-                _count_picture(counts, units.numpy(), masks.flatten(1), labels, broden, iou_mode)
+            for of_picture in batch:
+                for pairing, added in zip(counts, of_picture, strict=True):
+                    pairing.add(added)
             bar.update(len(batch))
+    for pairing in counts:
+        distributed.add_up(pairing.truth, pairing.intersect, pairing.activation)
     return counts
 
 
-def _count_picture(
-    counts: Counts, units: np.ndarray, masks: torch.Tensor, labels: Labels, broden: Broden, iou_mode: str
-) -> None:
-    """Add one picture: masks (u, P) of the units (u,) that are on somewhere in its P pixels."""
-    pixels = masks.shape[1]
-    present, position = np.unique(labels.pixels, return_inverse=True)  # (l,) label numbers
-    # carries[p, l]: how many of the M maps give label l to pixel p. Counts stay far below 2 ** 24: exact in float32.
-    carries = torch.zeros(pixels, len(present))
-    for layer in position.reshape(len(labels.pixels), pixels):  # M times (P,)
-        carries[torch.arange(pixels), torch.from_numpy(layer)] += 1
-    under = (masks.float() @ carries).long().numpy()  # (u, l)
-    truth = carries.sum(0).long().numpy()  # (l,)
-    real = present != 0  # 0 in a map: no label
-    present, under, truth = present[real], under[:, real], truth[real]
-    area = masks.sum(1).numpy()  # (u,)
+def _chain(partners: np.ndarray) -> np.ndarray:
+    """All N pictures, each followed by its partner in the second pairing, where there is one."""
+    if len(partners) == 1:
+        return np.arange(partners.shape[1])
+    chain = [0]
+    while len(chain) < partners.shape[1]:
+        chain.append(partners[1, chain[-1]])
+    return np.array(chain)
 
+
+def _count_picture(masks: _Masks, labels: _PictureLabels, broden: Broden, iou_mode: str) -> _PictureCounts:
+    """One picture's counts."""
+    units, kinds = len(masks.units), len(labels.present)
+    code = masks.row * kinds + labels.position[:, masks.pixel]  # (M, n) which unit meets which label
+    under = np.bincount(code.ravel(), minlength=units * kinds).reshape(units, kinds)[:, 1:]  # (u, l), without label 0
+    present = labels.present[1:]
     scalars, scalar_categories = labels.scalars, labels.scalar_categories
     if iou_mode == "original":
         named = scalars != 0
         scalars, scalar_categories = scalars[named], scalar_categories[named]
-
-    counts.truth[present] += truth
-    np.add.at(counts.truth, scalars, pixels)
-    counts.intersect[units[:, None], present] += under
-    np.add.at(counts.intersect, (units[:, None], scalars), area[:, None])
-
     categories = np.arange(len(broden.categories))
     if iou_mode == "lite":
         primary = broden.primary[present][:, None] == categories  # (l, K)
         counted = (under > 0) @ primary | np.isin(categories, broden.primary[scalars])  # (u, K)
     else:
-        labelled = labels.pixel_categories[labels.pixels.any((1, 2))]
-        counted = np.isin(categories, np.concatenate([labelled, scalar_categories]))[None]  # (1, K)
-    counts.activation[units] += area[:, None] * counted
+        counted = np.isin(categories, np.concatenate([labels.categories, scalar_categories]))[None]  # (1, K)
+    return _PictureCounts(
+        units=masks.units,
+        area=masks.area,
+        present=present,
+        truth=labels.truth[1:],
+        under=under,
+        scalars=scalars,
+        pixels=math.prod(labels.size),
+        counted=counted,
+    )
 
 
 def iou(counts: Counts, primary: np.ndarray) -> np.ndarray:
@@ -211,31 +360,19 @@ def _category_score(
     )
 
 
-def chance_scores(
-    active: ActiveMaps,
-    thresholds: np.ndarray,
-    broden: Broden,
-    rounds: int,
-    iou_mode: str = "lite",
-    batch_size: int = 16,
-    workers: int = 0,
-    seed: int = 0,
-) -> np.ndarray:
-    """Best IoU of every unit when masks meet the labels of other pictures, (rounds, U): the level of chance."""
-    generator = np.random.default_rng(seed)
-    scores = []
-    for _ in range(rounds):
-        order = generator.permutation(len(broden))
-        pairing = np.empty_like(order)
-        pairing[order] = np.roll(order, 1)  # one cycle through all pictures: none meets itself
-        counts = count(active, thresholds, broden, iou_mode, batch_size, workers, pairing)
-        scores.append(best_scores(counts, broden)[1].max(1))
-    return np.array(scores)
+def chance_scores(random_counts: Sequence[Counts], broden: Broden) -> np.ndarray:
+    """Best IoU of every unit when its masks meet the labels of other pictures, (rounds, U): the level of chance."""
+    return np.array([best_scores(counts, broden)[1].max(1) for counts in random_counts])
 
 
 def interpretable(rows: Sequence[TallyRow], threshold: float) -> list[TallyRow]:
-    """The rows whose score reaches the threshold; their distinct labels are the unique detectors."""
+    """The rows whose score reaches the threshold."""
     return [row for row in rows if row.score >= threshold]
+
+
+def unique_detectors(rows: Sequence[TallyRow]) -> list[str]:
+    """The distinct labels of the given rows, usually those of the interpretable units; in order."""
+    return sorted({row.label for row in rows})
 
 
 def write_tally(path: str | os.PathLike, rows: Sequence[TallyRow]) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -52,6 +53,16 @@ class LargestActivations:
         largest = self._largest.double().sort(descending=True).values.numpy()  # (U, needed)
         low, high = largest[:, rank], largest[:, max(rank - 1, 0)]
         return low + (high - low) * (position - below)
+
+    @classmethod
+    def union(cls, parts: Sequence["LargestActivations"]) -> "LargestActivations":
+        """What one record would be that had seen everything that these have, made with the same arguments."""
+        for part in parts:
+            part._merge()
+        whole = parts[0]
+        whole._pending = [part._largest for part in parts[1:]]
+        whole._seen = sum(part._seen for part in parts)
+        return whole
 
     def _merge(self) -> None:
         everything = torch.cat([self._largest, *self._pending], 1)

@@ -15,6 +15,7 @@ from files import alone_in
 from models import build_model
 from models.snapshot import save_snapshot
 from netdissect import main as dissection
+from netdissect.tally import read_tally
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +103,33 @@ def test_two_runs_in_one_folder(snapshot, broden, tmp_path):
     with alone_in(tmp_path), pytest.raises(UserError, match="another run is writing to it"):
         dissect(snapshot, broden, tmp_path)
     dissect(snapshot, broden, tmp_path)
+
+
+@pytest.mark.parametrize("batch_size", ["2", "64"])  # three batches for two processes, and one
+def test_two_processes_give_the_results_of_one(snapshot, broden, tmp_path, batch_size):
+    dissect(snapshot, broden, tmp_path / "one", batch_size=batch_size, chance_rounds="2")
+    settings = flags(snapshot, broden, tmp_path / "two", batch_size=batch_size, chance_rounds="2")
+    arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run([*launcher, "main.py", *arguments], cwd=ROOT / "netdissect", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("2 processes") == 1  # the first one speaks, the other does not
+    files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert [str(file) for file in files if file.suffix in (".csv", ".npy")] == ["quantile.npy", "tally.csv"]
+    for file in files:
+        if file.suffix not in (".svg", ".html"):  # the graph has random ids
+            assert (tmp_path / "two" / file).read_bytes() == (tmp_path / "one" / file).read_bytes(), file
+
+
+@pytest.mark.parametrize("model, layer, units", [("resnet50", "layer3.1.conv2", 256), ("vgg11", "features.18", 512),
+                                                 ("densenet121", "features.denseblock1", 256)])  # fmt: skip
+def test_torchvisions_networks(broden, tmp_path, model, layer, units):
+    layers = f"{layer},features" if model == "vgg11" else layer
+    settings = flags("none", broden, tmp_path, model=model, feature_names=layers)
+    tallies = dissection.main(dissection.make_config(settings))
+    assert [len(read_tally(path)) for path in tallies] == ([units, 512] if model == "vgg11" else [units])
+    for path in tallies:
+        name = path.parent.name if len(tallies) > 1 else layer
+        assert (path.parent / "html" / f"{name}.html").is_file()
+    if model == "resnet50":  # random weights are the same ones each time
+        assert dissect("none", broden, tmp_path / "again", model=model, feature_names=layer) == tallies[0].read_bytes()

@@ -12,7 +12,17 @@ from netdissect.activity import ActiveMaps, LayerActivity, LayerSummary
 from netdissect.broden import Broden
 from netdissect.features import map_sizes, preprocess_imagenet, preprocess_netdissect, stream_features
 from netdissect.report import chance_summary
-from netdissect.tally import TallyRow, chance_scores, count, read_tally, tally_rows, write_tally
+from netdissect.tally import (
+    TallyRow,
+    chance_scores,
+    count,
+    interpretable,
+    pairings,
+    read_tally,
+    tally_rows,
+    unique_detectors,
+    write_tally,
+)
 from netdissect.thresholds import LargestActivations, read_thresholds
 
 CATEGORIES = ["object", "part", "scene"]
@@ -54,6 +64,12 @@ def active_maps(maps=MAPS):
     return active
 
 
+def count_own(*args):
+    """Each picture with its own labels."""
+    (counts,) = count(*args)
+    return counts
+
+
 def approximately(**scores):
     return {name: pytest.approx(score, abs=1e-9) for name, score in scores.items()}
 
@@ -73,7 +89,7 @@ def test_reader(worked):
 
 
 def test_lite_worked_by_hand(worked, tmp_path):
-    counts = count(active_maps(), THRESHOLDS, worked, "lite")
+    counts = count_own(active_maps(), THRESHOLDS, worked, "lite")
     # T: tree 2 + 3; leaf 1 + 2; car 1 + 1; park 2 * 2
     assert [int(counts.truth[number]) for number in (0, 1, 2, 300, 7)] == [0, 5, 3, 2, 4]
     assert [int(counts.intersect[0, number]) for number in (1, 2, 300, 7)] == [2, 1, 1, 2]
@@ -89,7 +105,7 @@ def test_lite_worked_by_hand(worked, tmp_path):
 
 
 def test_original_worked_by_hand(worked, tmp_path):
-    counts = count(active_maps(), THRESHOLDS, worked, "original")
+    counts = count_own(active_maps(), THRESHOLDS, worked, "original")
     # B has an object column only: its mask pixels count for object, whatever is under them
     assert counts.activation.tolist() == [[2, 2, 2], [3, 1, 1]]
     rows = {row.unit: row for row in tally_rows(counts, worked)}
@@ -101,17 +117,17 @@ def test_the_integer_zero(tmp_path):
     """B's scene cell holds 0: in lite a nameless label of the last category that wins it, in original nothing."""
     images = [IMAGES[0], {**IMAGES[1], "cells": {**IMAGES[1]["cells"], "scene": [0]}}]
     broden = Broden(write_broden(tmp_path / "broden", CATEGORIES, LABELS, images))
-    counts = count(active_maps(), THRESHOLDS, broden, "lite")
+    counts = count_own(active_maps(), THRESHOLDS, broden, "lite")
     assert (counts.truth[0], counts.intersect[1, 0], counts.activation[1, 2]) == (4, 2, 3)
     row = next(row for row in tally_rows(counts, broden) if row.unit == 2)
     assert (row.category, row.label, row.score) == ("scene", "", pytest.approx(2 / 5, abs=1e-9))
     assert row.categories["scene"].truth == 4
-    original = count(active_maps(), THRESHOLDS, broden, "original")
+    original = count_own(active_maps(), THRESHOLDS, broden, "original")
     assert (original.truth[0], original.intersect[1, 0], original.activation[1, 2]) == (0, 0, 1)
 
 
 def test_dead_unit(worked, tmp_path):
-    rows = tally_rows(count(active_maps(np.zeros((2, 2, 2, 2))), THRESHOLDS, worked), worked)
+    rows = tally_rows(count_own(active_maps(np.zeros((2, 2, 2, 2))), THRESHOLDS, worked), worked)
     assert [(row.unit, row.category, row.label, row.score) for row in rows] == [
         (1, "scene", "", 0),
         (2, "scene", "", 0),
@@ -126,7 +142,7 @@ def test_masks_are_bilinear_with_half_pixel_centres(tmp_path):
                                  [{"name": "A", "pixels": np.zeros((4, 4)), "sh": 1, "sw": 4,
                                    "cells": {"object": [[[1, 1, 1, 1]]]}}]))  # fmt: skip
     for threshold, expected in ((0.2, 3), (0.25, 2), (0.75, 1), (1.0, 0)):
-        counts = count(active_maps([[[[0.0, 1.0]]]]), np.array([threshold]), broden)
+        counts = count_own(active_maps([[[[0.0, 1.0]]]]), np.array([threshold]), broden)
         assert counts.intersect[0, 1] == expected
 
 
@@ -237,14 +253,12 @@ def test_threshold_files(tmp_path):
 
 
 def test_preprocessing():
-    from PIL import Image
-
-    picture = Image.fromarray(np.array([[[124, 118, 109], [255, 0, 0]]], np.uint8))
-    ours = preprocess_netdissect(picture)
-    assert ours.shape == (3, 1, 2)
-    np.testing.assert_allclose(ours[:, 0, 0], [-0.6901 / 57.12, -0.6897 / 57.12, -0.5388 / 57.12], atol=1e-5)
-    np.testing.assert_allclose(ours[0, 0, 1], (255 - 124.6901) / 57.12, atol=1e-5)
-    np.testing.assert_allclose(preprocess_imagenet(picture)[0, 0, 1], (1 - 0.485) / 0.229, atol=1e-5)
+    pictures = torch.tensor([[[[124, 118, 109], [255, 0, 0]]]], dtype=torch.uint8)  # (1, 1, 2, 3)
+    ours = preprocess_netdissect(pictures)
+    assert ours.shape == (1, 3, 1, 2)
+    np.testing.assert_allclose(ours[0, :, 0, 0], [-0.6901 / 57.12, -0.6897 / 57.12, -0.5388 / 57.12], atol=1e-5)
+    np.testing.assert_allclose(ours[0, 0, 0, 1], (255 - 124.6901) / 57.12, atol=1e-5)
+    np.testing.assert_allclose(preprocess_imagenet(pictures)[0, 0, 0, 1], (1 - 0.485) / 0.229, atol=1e-5)
 
 
 def test_features_keep_each_pictures_own_size(tmp_path):
@@ -276,20 +290,51 @@ def test_hooks_are_gone_after_an_exception():
 
 def test_chance(worked, tmp_path):
     active = active_maps()
-    scores = chance_scores(active, THRESHOLDS, worked, rounds=3)
+    own, *random = count(active, THRESHOLDS, worked, partners=pairings(2, rounds=3))
+    assert own.intersect.tolist() == count_own(active, THRESHOLDS, worked).intersect.tolist()
+    scores = chance_scores(random, worked)
     assert scores.shape == (3, 2)
     # Two pictures can only be swapped: unit 1's mask of A meets B's upper row, a car (part) and a tree.
     # object tree: 1 / (2 + 5 - 1); part car: 1 / (2 + 2 - 1); no scene.
     assert scores[:, 0] == pytest.approx(1 / 3, abs=1e-9)
-    rows = tally_rows(count(active, THRESHOLDS, worked), worked)
+    rows = tally_rows(count_own(active, THRESHOLDS, worked), worked)
     summary = chance_summary(rows, np.array([[0.1, 0.4], [0.5, 0.2]]), 0.04)
     assert [unit["unit"] for unit in summary["units"]] == [1, 2]
     assert [unit["chance"] for unit in summary["units"]] == [0.25, 0.5]  # own scores 1/2 - and 1/3
     assert (summary["rounds"], summary["units_above_threshold"]) == (2, 2)
 
 
+def test_pairings():
+    partners = pairings(9, rounds=4)
+    assert partners.shape == (5, 9)
+    assert partners[0].tolist() == list(range(9))
+    for partner in partners[1:]:
+        assert sorted(partner) == list(range(9)) and (partner != np.arange(9)).all()
+    assert pairings(9, rounds=4).tolist() == partners.tolist()  # seeded
+    assert pairings(1, rounds=4).tolist() == [[0]]  # nobody to be paired with
+
+
+def test_one_map_more_than_a_byte_can_number(tmp_path):
+    """400 labels in one picture: positions need two bytes."""
+    labels = [{"number": n, "name": f"n{n}", "coverage": {"object": 1}} for n in range(1, 401)]
+    image = {"name": "A", "pixels": np.zeros((20, 20)), "sh": 20, "sw": 20,
+             "cells": {"object": [np.arange(1, 401).reshape(20, 20)]}}  # fmt: skip
+    broden = Broden(write_broden(tmp_path / "b", ["object"], labels, [image]))
+    counts = count_own(active_maps([np.ones((1, 20, 20))]), np.array([0.5]), broden)
+    assert counts.truth.tolist() == counts.intersect[0].tolist() == [0, *[1] * 400]
+
+
+def test_unique_detectors_are_distinct_labels():
+    rows = [
+        TallyRow(1, "object", "tree", 0.5, {}),
+        TallyRow(2, "part", "tree", 0.4, {}),
+        TallyRow(3, "object", "sea", 0.03, {}),
+    ]
+    assert unique_detectors(interpretable(rows, 0.04)) == ["tree"]
+
+
 def test_tally_is_read_as_written(worked, tmp_path):
-    rows = tally_rows(count(active_maps(), THRESHOLDS, worked), worked)
+    rows = tally_rows(count_own(active_maps(), THRESHOLDS, worked), worked)
     write_tally(tmp_path / "tally.csv", rows)
     header = (tmp_path / "tally.csv").read_text().splitlines()[0]
     assert header == ("unit,category,label,score,"
