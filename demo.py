@@ -3,17 +3,22 @@
     python3 demo.py                                              # the shipped network, on the embedded scenes
     python3 demo.py --mark t5 --nd_result tally.csv --modelfile snapshot/pytorch_.../epoch_89.pth
     python3 demo.py --images 10012,28993                         # these validation pictures
-    python3 demo.py --image my.jpg holiday/*.jpg                 # your own pictures
+    python3 demo.py --image my.jpg holiday/ "scans/**/*.png"     # your own pictures: files, folders, patterns
     python3 demo.py --explain target                             # the votes for the true class
+    python3 demo.py --compare dense.pth                          # beside another network's top votes: does it hold?
 
-Writes explain.html, explain.json, vis/cam_<i>.jpg and figure.png into result/pytorch_{arch}_{mark}_{dataset}/, then
-tests the network on the validation pictures.
+Writes explain.html (pictures), classes.html, class/, units.html (routes), faithfulness.html, the data of each in
+explain.json, routes.json and faithfulness.json, and figure.png and .pdf, into result/pytorch_{arch}_{mark}_{dataset}/.
+The network is tested on the validation pictures; with them, or with --no_val with the explained ones only, the routes
+and the test of the explanations are measured.
 """
 
 import argparse
+import glob
 import json
 import os
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,11 +27,16 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 import settings
 from engine import describe_device, evaluate, pick_device, progress
 from errors import ArgumentParser, UserError, run
-from explain.pictures import Explanation, explain_pictures
+from explain.faithfulness import MOST_STEPS, ablate_pictures, at_random, by_votes, faithfulness_record
+from explain.pictures import FEATURE_LAYER, Explanation, explain_pictures
+from explain.routes import class_accuracy, predict, routes_of, routes_record
 from files import shown, whole_file
 from loader.places365 import (
     DataSource,
@@ -39,12 +49,14 @@ from loader.places365 import (
     val_transform,
 )
 from models import MODELS, load_snapshot, mark_of, parse_mark, run_name
+from models.hooks import layer_inputs
 from models.resnet import DENSE_MARK, head_of
 from models.snapshot import newest_snapshot
 from netdissect.tally import TallyRow, read_tally
+from report.explanations import Explained, write_pages
 from report.figures import write_figure
 from report.overlays import JPEG_QUALITY, PICTURE_SIZE, heat_overlays, strip
-from report.pages import plain_label, write_explain_page
+from report.pages import plain_label
 
 ROOT = Path(__file__).resolve().parent
 EXPLAIN_BATCH = 16  # pictures through the network at one time
@@ -63,7 +75,11 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("--data", help="folder that holds the data sets, or the data set's own (default data/)")
     parser.add_argument("--images", metavar="I,J,...|N", help="indices of validation pictures, or how many of them "
                         f"(default {settings.EXPLAIN_IMAGES})")  # fmt: skip
-    parser.add_argument("--image", metavar="FILE", nargs="+", action="extend", help="your own pictures")
+    parser.add_argument("--image", metavar="FILE", nargs="+", action="extend",
+                        help="your own pictures: files, folders, patterns")  # fmt: skip
+    parser.add_argument("--figure", metavar="I,J,...", help="pictures of figure.png, by their place on the page from 0 "
+                        f"(default the first {FIGURE_PICTURES})")  # fmt: skip
+    parser.add_argument("--compare", metavar="PTH", help="another network (a dense one, say) for faithfulness.html")
     parser.add_argument("--explain", default="prediction", choices=["prediction", "target"], help="whose votes")
     parser.add_argument("--topn", type=int, default=settings.EXPLAIN_TOPN, help="votes shown per picture")
     parser.add_argument("--output", metavar="DIR", help="folder that gets explain.html")
@@ -75,16 +91,28 @@ def get_args_parser() -> ArgumentParser:
 
 @dataclass(frozen=True)
 class Subject:
-    """A picture to explain: its file, and where it stands in the validation set, if it does."""
+    """A picture to explain.
+
+    Attributes:
+        file: its path, for people.
+        index: where it stands in the validation set, if it does.
+        target: its true class, if known.
+        image: (3, H, W) as the network sees it.
+        square: (224, 224, 3) uint8, as the page shows it.
+    """
 
     file: str
     index: int | None
     target: int | None
-    picture: Image.Image
+    image: Tensor
+    square: np.ndarray
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
-    """Explain as the paper does: model, concepts, pictures, votes, page; then validate. Returns explain.json's data."""
+    """Explain as the paper does: model, concepts, pictures, votes, validation, routes, faithfulness, pages.
+
+    Returns explain.json's data.
+    """
     check_args(args)
     device = pick_device(args.device)
 
@@ -99,33 +127,68 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     print(f"model: {shown(model_file)}, {about['arch']}, K = {about['topk'] or 'all (dense head)'}")
 
     # The pictures
-    own_only = bool(args.image) and not args.images
+    files = own_files(args.image or [])
+    own_only = bool(files) and not args.images
     source, classes, dataset = find_classes(args.dataset, args.data, about, own_only)
     if len(classes) != about["num_classes"]:
         raise UserError(f"{model_file} has {about['num_classes']} classes, data set {dataset} has {len(classes)}")
     val_set = None if own_only else source.dataset("val", val_transform(source.spec))
     indices = [] if own_only else pick_indices(args.images, len(val_set))
-    files = args.image or []
+    rival = load_rival(args.compare, classes, device) if args.compare else None
 
     # Their votes
     output = Path(args.output) if args.output else ROOT / settings.RESULT_ROOT / run_name(
         about["arch"], args.mark or mark_of(about["topk"]), dataset)  # fmt: skip
     transform = explain_transform(spec_of(dataset))
-    records = []
-    bar = progress(subjects(val_set, indices, files), total=len(indices) + len(files), desc="explain", unit="img")
+    records, pooled, unreadable = [], [], []
+    pictures = subjects(val_set, indices, files, transform, unreadable)
+    bar = progress(pictures, total=len(indices) + len(files), desc="explain", unit="img")
     for batch in batched(bar, EXPLAIN_BATCH):
-        images = torch.stack([transform(subject.picture) for subject in batch])  # (B, 3, H, W)
+        images = torch.stack([subject.image for subject in batch])  # (B, 3, H, W)
         targets = [subject.target for subject in batch]
         explanations = explain_pictures(
             model, images.to(device), targets, classes, concepts, args.topn, args.explain == "target"
         )
         for subject, explanation in zip(batch, explanations, strict=True):
             overlays = f"vis/cam_{len(records)}.jpg"
-            draw_overlays(output / overlays, subject.picture, explanation)
+            draw_overlays(output / overlays, subject.square, explanation)
             record = {"file": subject.file, "index": subject.index, **explanation.record, "overlays": overlays}
             records.append(record)
+            pooled.append(explanation.pooled)
+    if not records:
+        raise UserError(unreadable[0]["reason"])
+    chosen_for_figure = pick_figure(args.figure, len(records))
+    steps = min(about["topk"] or args.topn, MOST_STEPS)
+    pooled = torch.stack(pooled)  # (V, N)
+    explained = torch.tensor([record["explained"] for record in records])  # (V,)
+    for record, curves in zip(records, ablate_pictures(model, pooled, explained, steps, classes), strict=True):
+        record["ablation"] = curves
+    for record in records:
+        print(one_line(record))
 
-    # The page
+    # The accuracy, by the code that training uses; it leaves what the routes of all validation pictures are made of
+    validation, targets, which = None, [record["target"] for record in records], f"{len(records)} explained pictures"
+    if val_set is not None and not args.no_val:
+        loader = make_loader(val_set, VAL_BATCH, args.workers, device)
+        validation, pooled = evaluate_features(model, loader, device)
+        print("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} pictures".format(**validation))
+        targets, which = [int(target) for target in val_set.targets], f"{len(pooled)} validation pictures"
+        explained = torch.tensor(targets) if args.explain == "target" else predict(model, pooled)
+
+    # Which ways they went, and whether the explanations hold
+    head = head_of(model)
+    routes = routes_of(pooled, head.weight.detach().cpu(), explained, about["topk"] or head.in_features)
+    routes = routes_record(routes, classes, concepts, which)
+    for row, accuracy in zip(routes["classes"], class_accuracy(model, pooled, targets, len(classes)), strict=True):
+        row["accuracy"] = accuracy
+    methods = {f"{steps} largest votes": by_votes(model, pooled, explained, steps),
+               f"{steps} active units at random": at_random(model, pooled, explained, steps)}  # fmt: skip
+    if rival:
+        rival_pooled = evaluate_features(rival, make_loader(val_set, VAL_BATCH, args.workers, device), device)[1]
+        name = f"{steps} largest votes of {shown(args.compare)}"
+        methods[name] = by_votes(rival, rival_pooled, predict(rival, rival_pooled), steps)
+
+    # The pages
     report = {
         "arch": about["arch"],
         "topk": about["topk"],
@@ -134,19 +197,18 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         "dataset": dataset,
         "explain": args.explain,
         "images": records,
-        "validation": None,
+        "unreadable": unreadable,
+        "validation": validation,
     }
-    write_explanation(output, report)
-    write_figure(output / "figure.png", records[:FIGURE_PICTURES], output)
-    for record in records:
-        print(one_line(record))
-
-    # The accuracy, by the code that training uses
-    if val_set is not None and not args.no_val:
-        loader = make_loader(val_set, VAL_BATCH, args.workers, device)
-        report["validation"] = evaluate(model, loader, device)
-        print("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} pictures".format(**report["validation"]))
-        write_explanation(output, report)
+    faithfulness = faithfulness_record(methods, which)
+    for name, data in (("explain", report), ("routes", routes), ("faithfulness", faithfulness)):
+        with whole_file(output / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    units = [{"unit": unit, "label": row.label, "category": row.category, "iou": row.score}
+             for unit, row in sorted(concepts.items())]  # fmt: skip
+    dissection = find_dissection(tally_file, output)
+    write_pages(output, Explained(report, routes, faithfulness, units, settings.SCORE_THRESHOLD, dissection))
+    write_figure(output / "figure.png", [records[place] for place in chosen_for_figure], output)
     print(f"report: {shown(output / 'explain.html')}")
     return report
 
@@ -161,6 +223,8 @@ def check_args(args: argparse.Namespace) -> None:
         raise UserError(f"--topn {args.topn}: expected at least 1")
     if args.workers < 0:
         raise UserError(f"--workers {args.workers}: expected at least 0")
+    if args.compare and (args.no_val or (args.image and not args.images)):
+        raise UserError("--compare: it needs the validation pictures, without --no_val")
     if args.explain == "target" and args.image:
         raise UserError("--explain target: pictures given by --image have no true class; explain their prediction")
 
@@ -232,12 +296,64 @@ def pick_indices(images: str | None, count: int) -> list[int]:
     return numbers
 
 
-def subjects(val_set: Any, indices: list[int], files: list[str]) -> Iterator[Subject]:
-    """The pictures, read one at a time."""
-    for index in indices:
-        yield Subject(shown(val_set.file(index)), index, int(val_set.targets[index]), val_set.picture(index))
-    for file in files:
-        yield Subject(file, None, None, read_image(file, upright=True))
+def pick_figure(figure: str | None, count: int) -> list[int]:
+    """'3,5' -> these places on the page; None -> the first ones. Raises UserError for what is not on it."""
+    if figure is None:
+        return list(range(min(FIGURE_PICTURES, count)))
+    parts = [part.strip() for part in figure.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() and int(part) < count for part in parts):
+        raise UserError(f"--figure {figure!r}: expected places on the page, 0 to {count - 1}, such as 0,2,3")
+    return [int(part) for part in parts]
+
+
+def own_files(patterns: list[str]) -> list[str]:
+    """The files that --image means: files as they are, the pictures below folders, what patterns match."""
+    files = []
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            found = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
+        elif not path.exists() and glob.has_magic(pattern):
+            found = sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file))
+        else:
+            found = [pattern]
+        if not found:
+            raise UserError(f"--image {pattern}: no picture there ({', '.join(IMG_EXTENSIONS)})")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def load_rival(path: str, classes: list[str], device: torch.device) -> nn.Module:
+    """The network of --compare. Raises UserError if it is of other classes."""
+    rival, about = load_snapshot(path)
+    if about["num_classes"] != len(classes):
+        raise UserError(f"--compare {path}: it has {about['num_classes']} classes, expected {len(classes)}")
+    return rival.to(device)
+
+
+def subjects(
+    val_set: Any, indices: list[int], files: list[str], transform: Callable, unreadable: list[dict[str, str]]
+) -> Iterator[Subject]:
+    """The pictures, read one at a time; those that cannot be read are named and left out."""
+    for index in [*indices, *files]:
+        own = isinstance(index, str)
+        file = index if own else shown(val_set.file(index))
+        try:
+            picture = read_image(file, upright=True) if own else val_set.picture(index)
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            unreadable.append({"file": file, "reason": str(error)})
+            continue
+        square = np.asarray(picture.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BILINEAR))
+        place = (None, None) if own else (index, int(val_set.targets[index]))
+        yield Subject(file, *place, transform(picture), square)
+
+
+def evaluate_features(model: nn.Module, loader: DataLoader, device: torch.device) -> tuple[dict[str, float], Tensor]:
+    """`evaluate`, and what the head saw meanwhile: the pooled features (V, N) of the loader's pictures."""
+    with layer_inputs(head_of(model)) as pooled:
+        metrics = evaluate(model, loader, device)
+    return metrics, torch.cat(pooled)
 
 
 def batched(items: Iterable[Subject], size: int) -> Iterator[list[Subject]]:
@@ -247,9 +363,8 @@ def batched(items: Iterable[Subject], size: int) -> Iterator[list[Subject]]:
         yield batch
 
 
-def draw_overlays(path: Path, picture: Image.Image, explanation: Explanation) -> None:
+def draw_overlays(path: Path, square: np.ndarray, explanation: Explanation) -> None:
     """The squared picture and, side by side with it, the heat maps of the listed units, as strong as their votes."""
-    square = np.asarray(picture.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BILINEAR))
     percents = [unit["percent"] for unit in explanation.record["units"]]
     strongest = max(percents)
     strengths = [percent / strongest if strongest > 0 else 0.0 for percent in percents]
@@ -258,11 +373,10 @@ def draw_overlays(path: Path, picture: Image.Image, explanation: Explanation) ->
         Image.fromarray(strip(tiles)).save(temporary, quality=JPEG_QUALITY)
 
 
-def write_explanation(output: Path, report: dict[str, Any]) -> None:
-    """explain.json, and explain.html from the same data."""
-    with whole_file(output / "explain.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    write_explain_page(output / "explain.html", report, settings.SCORE_THRESHOLD)
+def find_dissection(tally_file: Path | None, output: Path) -> str | None:
+    """Link from the pages to Network Dissection's page of the layer, where it lies beside the tally."""
+    page = tally_file and tally_file.parent / "html" / f"{FEATURE_LAYER}.html"
+    return Path(os.path.relpath(page, output)).as_posix() if page and page.is_file() else None
 
 
 def one_line(record: dict[str, Any]) -> str:

@@ -29,6 +29,18 @@ class ClassVotes:
     logit: float
 
 
+def ordered_votes(pooled: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Votes (..., N) p * W_c, largest first, and their units (..., N) from 0; equal votes in the order of their units.
+
+    The products are those of the layer, in its precision, so that the same votes are chosen.
+
+    Args:
+        pooled: (..., N) pooled features p.
+        weight: (..., N) the weights W_c of each example's class.
+    """
+    return (pooled * weight).sort(descending=True, stable=True)
+
+
 def class_votes(pooled: Tensor, weight: Tensor, bias: float, topk: int) -> ClassVotes:
     """Take a class score apart (paper, Dynamic-K Activation; `percent` as in the authors' figures).
 
@@ -38,8 +50,8 @@ def class_votes(pooled: Tensor, weight: Tensor, bias: float, topk: int) -> Class
         bias: the class's bias b_c.
         topk: K; N for a dense head, whose score is the sum of all votes.
     """
-    # float32 products, as in the layer, so that the same votes are chosen; summed in float64, so that they add up.
-    vote, unit = (pooled * weight).double().sort(descending=True, stable=True)  # (N,)
+    vote, unit = ordered_votes(pooled, weight)  # (N,)
+    vote = vote.double()  # so that they add up
     active = torch.arange(len(vote)) < topk  # (N,)
     chosen = vote * active
     return ClassVotes(

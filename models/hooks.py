@@ -34,3 +34,14 @@ def layer_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, 
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def layer_inputs(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Within the block, each forward pass through `layer` adds its input, on the CPU, to the yielded list."""
+    inputs: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach().float().cpu()))
+    try:
+        yield inputs
+    finally:
+        handle.remove()

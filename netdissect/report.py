@@ -1,6 +1,5 @@
 """The HTML page of a dissected layer: its units, their concepts, and the pictures they fire at most."""
 
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from files import whole_file
 from netdissect.activity import LayerSummary
 from netdissect.broden import Broden
 from netdissect.tally import TallyRow, interpretable, unique_detectors
+from report.figures import save_figure
 from report.overlays import JPEG_QUALITY, darken_outside, outline, strip, upsample
 from report.pages import plain_label, write_page
 
@@ -163,7 +163,7 @@ def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[s
         for category in categories
     ]
     labels = [plain_label(label) for group in groups for _, label in group]
-    figure = Figure(figsize=(max(4, 0.19 * len(labels) + 1.2), 2.7), layout="constrained")
+    figure = Figure(figsize=(max(4, 0.19 * len(labels) + 1.2), 2.7), layout="constrained", dpi=200)
     axes = figure.subplots()
     start = 0
     for category, group in zip(categories, groups, strict=True):
@@ -175,13 +175,8 @@ def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[s
     axes.set_ylabel("units")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=7, ncols=len(categories), loc="upper right")
-    svg = io.StringIO()
-    figure.savefig(svg, format="svg")
-    text = svg.getvalue()
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    with whole_file(path.with_suffix(".png")) as temporary:
-        figure.savefig(temporary, dpi=200)
+    save_figure(figure, path, path.with_suffix(".png"))
+    text = path.read_text(encoding="utf-8")
     return text[text.index("<svg") :]
 
 

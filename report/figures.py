@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
@@ -11,12 +12,15 @@ from PIL import Image
 from files import whole_file
 from report.overlays import PICTURE_SIZE
 
+# Colours that the colour-blind tell apart (Okabe and Ito), and line styles for print.
+_STYLES = [("#0072b2", "o-"), ("#777777", "s--"), ("#d55e00", "^-."), ("#009e73", "v:")]
+
 
 def write_figure(path: Path, records: Sequence[dict[str, Any]], folder: Path) -> None:
     """Pictures side by side, above each the equation of its score, beneath it the overlays of its units.
 
     Args:
-        path: the PNG to write.
+        path: the PNG to write; a PDF with embedded fonts is written beside it.
         records: pictures of explain.json, usually four.
         folder: where their overlays are.
     """
@@ -34,8 +38,41 @@ def write_figure(path: Path, records: Sequence[dict[str, Any]], folder: Path) ->
             label = f"{unit['label'].replace('_', ' ') or 'unnamed'} (unit {unit['unit']})"
             part = f"{unit['vote']:+.2f}, {unit['share']:.0f} % of the chosen" if unit["active"] else "not chosen"
             axes[row, column].set_title(f"{label}\n{part}", fontsize=8, parse_math=False)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary)
+    save_figure(figure, path, path.with_suffix(".pdf"))
+
+
+def save_figure(figure: Figure, *paths: Path) -> None:
+    """Write a figure in the formats of the paths' suffixes; fonts are embedded as TrueType, as publishers want them."""
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "fixed"}):
+        for path in paths:
+            with whole_file(path) as temporary:
+                figure.savefig(temporary)
+
+
+def faithfulness_graph(path: Path, faithfulness: dict[str, Any]) -> str:
+    """Mean probability of the explained class as units are silenced or kept, with 95 % intervals.
+
+    Writes `path`, an SVG, and a PNG beside it; returns the SVG for inlining.
+    """
+    figure = Figure(figsize=(8.6, 3.2), layout="constrained", dpi=200)
+    axes = figure.subplots(1, 2, sharey=True)
+    steps = range(faithfulness["steps"] + 1)
+    for axis, way, title in zip(axes, ("deletion", "insertion"), ("units silenced", "units kept, all others silenced"),
+                                strict=True):  # fmt: skip
+        for (colour, style), method in zip(_STYLES, faithfulness["methods"], strict=False):
+            points = method[way]["probability"]
+            axis.plot(steps, [point["mean"] for point in points], style, color=colour, label=method["name"])
+            axis.fill_between(steps, [point["low"] for point in points], [point["high"] for point in points],
+                              color=colour, alpha=0.15, linewidth=0)  # fmt: skip
+        axis.set_xlabel(title)
+        axis.set_ylim(0, 1.02)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    axes[0].set_ylabel("probability of the class")
+    axes[1].legend(frameon=False, fontsize=8)
+    save_figure(figure, path, path.with_suffix(".png"))
+    text = path.read_text(encoding="utf-8")
+    return text[text.index("<svg") :]
 
 
 def _tiles(path: Path) -> list[np.ndarray]:

@@ -44,9 +44,20 @@ def _environment() -> Environment:
     environment.filters.update(
         label=plain_label, spaced=_spaced, signed=_signed, number=_number, path=lambda path: quote(path)
     )
-    for name, file in (("style", "style.css"), ("script", "page.js")):
+    for name, file in (("style", "style.css"), ("script", "page.js"), ("matrix_script", "matrix.js")):
         environment.globals[name] = Markup((_TEMPLATES / file).read_text(encoding="utf-8"))
     return environment
+
+
+def file_name(name: str, taken: set[str]) -> str:
+    """A name as part of a file's name: letters, digits, - and _ only, and not one of `taken`, to which it is added."""
+    plain = re.sub(r"[^\w-]+", "_", name)[:80] or "_"
+    number, unique = 1, plain
+    while unique.lower() in taken:  # many file systems do not tell A from a
+        number += 1
+        unique = f"{plain}-{number}"
+    taken.add(unique.lower())
+    return unique
 
 
 def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
@@ -54,28 +65,3 @@ def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
     html = _environment().get_template(template).render(**values)
     with whole_file(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
-
-
-def write_explain_page(path: str | os.PathLike, report: dict[str, Any], threshold: float) -> None:
-    """explain.html, from the data of explain.json beside it.
-
-    Args:
-        path: the page.
-        report: what explain.json has.
-        threshold: IoU below which a unit's name is greyed.
-    """
-    known = [image for image in report["images"] if image["target"] is not None]
-    images = []
-    for image in report["images"]:
-        terms = [0.0, image["bias"], image["others"]["vote"], *(unit["vote"] for unit in image["units"])]
-        # All bars of a picture have one scale, from its lowest term to its highest.
-        images.append({**image, "low": min(terms), "high": max(terms)})
-    write_page(
-        path,
-        "explain.html",
-        report={**report, "images": images},
-        columns=min(6, max((len(image["units"]) for image in images), default=1)),
-        threshold=threshold,
-        known=len(known),
-        right=sum(image["target"] == image["prediction"] for image in known),
-    )

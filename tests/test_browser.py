@@ -1,4 +1,4 @@
-"""The dissection page as people use it, in headless Chromium."""
+"""The pages as people use them, in headless Chromium."""
 
 import shutil
 import time
@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
+from test_explain import write_report
 
 from report.pages import write_page
 
@@ -46,6 +47,7 @@ def browser(tmp_path_factory):
                  "disable-component-update", "disable-sync", "disable-dev-shm-usage", "window-size=1200,900",
                  f"user-data-dir={tmp_path_factory.mktemp('profile')}"):  # fmt: skip
         options.add_argument(f"--{flag}")
+    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")  # no network
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
     yield driver
@@ -125,3 +127,137 @@ def test_link_to_a_unit_shows_it_whatever_is_filtered(opened, page):
 def test_hostile_names_are_text(opened):
     assert opened.find_element(By.CSS_SELECTOR, "#unit-101 h2").text == "<script>alert(1)</script>"
     assert len(opened.find_elements(By.TAG_NAME, "script")) == 1
+
+
+EVIL = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The pages of eight explained pictures, in which a class and all units have a hostile name."""
+    folder = tmp_path_factory.mktemp("report")
+    explained = write_report(folder, ["beach", EVIL, "forest_path"], topk=5, count=8, concept="<b>sea")
+    (folder / "vis").mkdir(exist_ok=True)
+    Image.new("RGB", (6 * 224, 224), (30, 90, 160)).save(folder / "vis" / "<b>sea #1.jpg")
+    return folder, explained.report["images"]
+
+
+@pytest.fixture
+def explanation(browser, report):
+    browser.set_window_size(1200, 900)
+    browser.get((report[0] / "explain.html").as_uri())
+    yield browser, report[1]
+    assert not browser.get_log("browser")
+    assert all(entry.startswith("file:") or entry.startswith("data:") for entry in browser.execute_script(
+        "return performance.getEntriesByType('resource').map(entry => entry.name)"))  # fmt: skip
+
+
+def indices(browser):
+    cards = browser.find_elements(By.CSS_SELECTOR, "[data-list] > *")
+    return [int(card.get_attribute("data-index")) for card in cards if not card.get_attribute("hidden")]
+
+
+def choose(browser, which, text):
+    Select(browser.find_element(By.CSS_SELECTOR, which)).select_by_visible_text(text)
+
+
+def test_pictures_are_searched_filtered_and_sorted(explanation):
+    browser, images = explanation
+    assert indices(browser) == [image["index"] for image in images]
+    right = [image["index"] for image in images if image["prediction"] == image["target"]]
+    wrong = [image["index"] for image in images if image["prediction"] != image["target"]]
+    assert right and wrong
+    choose(browser, "[data-filter]", "right")
+    assert indices(browser) == right
+    choose(browser, "[data-filter]", "wrong")
+    assert indices(browser) == wrong
+    choose(browser, "[data-filter]", "all")
+    for text, key, sign in (("most certain", "probability", -1), ("least certain", "probability", 1),
+                            ("index", "index", 1)):  # fmt: skip
+        choose(browser, "[data-sort]", text)
+        assert indices(browser) == [i["index"] for i in sorted(images, key=lambda i: sign * i[key])]
+    choose(browser, "[data-sort]", "largest share")
+    assert indices(browser)[0] == max(images, key=lambda image: image["units"][0]["share"])["index"]
+    choose(browser, "[data-sort]", "order")
+    unit = images[3]["units"][0]["unit"]
+    box = browser.find_element(By.CSS_SELECTOR, "[data-search]")
+    box.send_keys(f"<B>sea {unit}")
+    fitting = [i["index"] for i in images if any(str(unit) in str(u["unit"]) for u in i["units"]) or str(unit) in "sea"]
+    assert images[3]["index"] in indices(browser) and set(indices(browser)) <= {i["index"] for i in images}
+    assert set(fitting) <= set(indices(browser))
+    box.clear()
+    box.send_keys("no such thing")
+    assert indices(browser) == []
+
+
+def test_a_picture_is_enlarged_and_left(explanation):
+    browser, images = explanation
+    dialog = browser.find_element(By.CSS_SELECTOR, "[data-zoomed]")
+    caption = dialog.find_element(By.CSS_SELECTOR, "[data-caption]")
+    browser.find_element(By.CSS_SELECTOR, "#image-3 .look img").click()
+    assert dialog.get_attribute("open") and caption.text.startswith(images[0]["prediction_name"].replace("_", " "))
+    dialog.send_keys(Keys.ARROW_RIGHT)
+    assert caption.text.startswith(f"<b>sea, unit {images[0]['units'][0]['unit']},")
+    for _ in range(5):
+        dialog.send_keys(Keys.ARROW_RIGHT)
+    assert caption.text.startswith(images[1]["prediction_name"].replace("_", " "))  # the next picture
+    dialog.send_keys(Keys.ARROW_LEFT)
+    assert f"unit {images[0]['units'][4]['unit']}," in caption.text
+    dialog.send_keys(Keys.ESCAPE)
+    assert not dialog.get_attribute("open")
+
+
+def test_a_link_leads_to_a_picture(explanation):
+    browser, _ = explanation
+    browser.find_element(By.CSS_SELECTOR, "[data-search]").send_keys("no such thing")
+    browser.execute_script("location.hash = '#image-9'")
+    time.sleep(0.3)
+    assert len(indices(browser)) == 8
+    top = browser.execute_script("return document.getElementById('image-9').getBoundingClientRect().top")
+    assert 0 <= top < 300
+    browser.get(browser.current_url)
+    assert browser.find_element(By.CSS_SELECTOR, ":target").get_attribute("id") == "image-9"
+
+
+def test_from_a_picture_to_its_unit_and_class(explanation):
+    browser, images = explanation
+    browser.find_element(By.CSS_SELECTOR, "#image-3 .sum a.concept").click()
+    assert browser.current_url.endswith(f"units.html#unit-{images[0]['units'][0]['unit']}")
+    browser.find_element(By.CSS_SELECTOR, ":target .served a").click()
+    assert "/class/" in browser.current_url
+    examples = browser.find_elements(By.CSS_SELECTOR, ".examples a")
+    examples[0].click()
+    assert "explain.html#image-" in browser.current_url
+
+
+def test_hostile_labels_are_text_on_every_page(browser, report):
+    folder, _ = report
+    for page in sorted(folder.rglob("*.html")):
+        browser.get(page.as_uri())
+        assert not [image for image in browser.find_elements(By.CSS_SELECTOR, "img[onerror], td > b:not([class])")
+                    if image.text != "bias" and "other units" not in image.text]  # fmt: skip
+        assert not browser.get_log("browser"), page
+    browser.get((folder / "units.html").as_uri())
+    assert browser.find_element(By.CSS_SELECTOR, "article h2").text == "<b>sea"
+
+
+def test_the_matrix_is_read_and_enlarged(browser, report):
+    browser.set_window_size(1200, 900)
+    browser.get((report[0] / "classes.html").as_uri())
+    picture = browser.find_element(By.CSS_SELECTOR, "[data-matrix] img")
+    width = picture.size["width"]
+    webdriver.ActionChains(browser).move_to_element_with_offset(picture, 3 - width // 2, 0).perform()
+    assert "% of its pictures" in browser.find_element(By.CSS_SELECTOR, "[data-cell]").text
+    browser.find_element(By.CSS_SELECTOR, "[data-zoom-by='1.5']").click()
+    assert picture.size["width"] == pytest.approx(1.5 * width, rel=0.01)
+    picture.click()
+    assert "/class/" in browser.current_url
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_sticks_out_of_the_window(browser, report, width):
+    browser.set_window_size(width, 900)
+    for page in sorted(report[0].glob("*.html")):
+        browser.get(page.as_uri())
+        inner, outer = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+        assert inner <= outer, page

@@ -1,18 +1,24 @@
 """Explanations: they add up, and they are shown as the formulas say."""
 
 import json
+import re
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from explain.faithfulness import ablate_pictures, by_votes, faithfulness_record
 from explain.pictures import explain_pictures
+from explain.routes import class_accuracy, routes_of, routes_record
 from explain.votes import class_votes
 from models import build_model
+from models.resnet import head_of
 from netdissect.tally import TallyRow
+from report.explanations import Explained, write_pages
 from report.overlays import heat_overlays
-from report.pages import plain_label, write_explain_page
+from report.pages import file_name, plain_label
 
 CLASSES = ["beach", "forest_path", "street"]
 CONCEPTS = {unit: TallyRow(unit, "object", f"thing {unit}", unit / 1000, {}) for unit in range(1, 513)}
@@ -82,31 +88,135 @@ def test_labels_lose_their_suffix_only():
         "bakery_shop", "blue", "x-sea", "t-shirt", "", "a-scene"]  # fmt: skip
 
 
-def test_page_escapes_every_name(tmp_path):
+def write_report(folder, names, model=None, topk=7, count=2, concept="thing", unreadable=()):
+    """All pages of `count` random pictures, of a network with random weights; returns what they were made of."""
     torch.manual_seed(0)
+    model = model or build_model("resnet18_fc_ma", len(names), topk).eval()
+    concepts = {unit: TallyRow(unit, concept, concept, unit / 2000, {}) for unit in range(1, 513)}
+    targets = [index % len(names) for index in range(count)]
+    explanations = explain_pictures(model, torch.randn(count, 3, 64, 64), targets, names, concepts, 5)
+    pooled = torch.stack([explanation.pooled for explanation in explanations])
+    records = [{"file": f"{concept}.jpg", "index": 3 + row, **explanation.record, "overlays": f"vis/{concept} #1.jpg"}
+               for row, explanation in enumerate(explanations)]  # fmt: skip
+    explained = torch.tensor([record["explained"] for record in records])
+    for record, curves in zip(records, ablate_pictures(model, pooled, explained, 4, names), strict=True):
+        record["ablation"] = curves
+    routes = routes_record(routes_of(pooled, head_of(model).weight.detach(), explained, topk or 512), names, concepts,
+                           f"{count} {concept}s")  # fmt: skip
+    for row, accuracy in zip(routes["classes"], class_accuracy(model, pooled, targets, len(names)), strict=True):
+        row["accuracy"] = accuracy
+    faithfulness = faithfulness_record({concept: by_votes(model, pooled, explained, 4)}, f"{count} {concept}s")
+    report = {"arch": concept, "topk": topk, "modelfile": concept, "nd_result": concept, "dataset": concept,
+              "explain": "prediction", "images": records, "unreadable": list(unreadable),
+              "validation": None}  # fmt: skip
+    units = [{"unit": unit, "label": concept, "category": concept, "iou": unit / 2000} for unit in range(1, 513)]
+    report, routes, faithfulness = (json.loads(json.dumps(data)) for data in (report, routes, faithfulness))
+    explained = Explained(report, routes, faithfulness, units, 0.04, None)
+    write_pages(folder, explained)
+    return explained
+
+
+@pytest.mark.parametrize("topk", [7, None])
+def test_pages_escape_every_name(tmp_path, topk):
     evil = '<script>alert("x")</script>'
-    model = build_model("resnet18_fc_ma", 3, 7).eval()
-    concepts = {unit: TallyRow(unit, evil, evil, 0.5, {}) for unit in range(1, 513)}
-    record = explain_pictures(model, torch.randn(1, 3, 64, 64), [0], [evil] * 3, concepts, 5)[0].record
-    record = {"file": f"{evil}.jpg", "index": 3, **record, "overlays": f"vis/{evil} #1.jpg"}
-    report = {"arch": evil, "topk": 7, "modelfile": evil, "nd_result": evil, "dataset": evil, "explain": "prediction",
-              "images": [json.loads(json.dumps(record))], "validation": None}  # fmt: skip
-    write_explain_page(tmp_path / "explain.html", report, 0.04)
+    lost = [{"file": evil, "reason": evil}]
+    model = None if topk else build_model("resnet18", 3, None).eval()
+    write_report(tmp_path, [evil, evil + "/../../..", "b"], model, topk, concept=evil, unreadable=lost)
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) == 4 + 3 and all(page.parent in (tmp_path, tmp_path / "class") for page in pages)
+    for page in pages:
+        html = page.read_text()
+        assert html.count("&lt;script&gt;") >= 1
+        # one script of our own in the pages with lists, with data that cannot close it on the page with the matrix
+        own = {"explain.html": 1, "units.html": 1, "classes.html": 3}.get(page.name, 0)
+        assert html.count("<script") == html.count("</script>") == own, page
     html = (tmp_path / "explain.html").read_text()
-    assert "<script" not in html
-    assert html.count("&lt;script&gt;") > 10
     assert 'src="vis/%3Cscript' in html
     assert 'id="image-3"' in html
-    assert "2 other units" in html
+    assert ("2 other units" if topk else "507 other units") in html
 
 
-def test_page_loads_nothing_from_elsewhere(tmp_path):
-    report = {"arch": "resnet18", "topk": None, "modelfile": "m", "nd_result": None, "dataset": "d",
-              "explain": "prediction", "images": [], "validation": None}  # fmt: skip
-    write_explain_page(tmp_path / "explain.html", report, 0.04)
+def test_pages_load_nothing_from_elsewhere(tmp_path):
+    write_report(tmp_path, CLASSES)
+    for page in tmp_path.rglob("*.html"):
+        for address in re.findall(r"(?:src|href)=\"([^\"]*)\"", page.read_text()):
+            assert not re.match(r"[a-z]+:(?!,)|//", address), address
+        assert "@import" not in page.read_text()
+
+
+def test_links_between_the_pages_lead_somewhere(tmp_path):
+    write_report(tmp_path, CLASSES)
+    pages = {page: page.read_text() for page in tmp_path.rglob("*.html")}
+    for page, html in pages.items():
+        for address in re.findall(r"href=\"([^\"]*)\"", html):
+            path, _, anchor = address.partition("#")
+            if address != "data:,":
+                target = (page.parent / unquote(path)).resolve() if path else page
+                assert target in pages, address
+                assert not anchor or f'id="{anchor}"' in pages[target], address
+
+
+@pytest.mark.parametrize("topk", [1, 5, 512, None])
+def test_every_number_of_a_picture_is_in_the_json(tmp_path, topk):
+    model = None if topk else build_model("resnet18", 3, None).eval()
+    report = write_report(tmp_path, CLASSES, model, topk, count=1).report
+    image = report["images"][0]
+    known = set()
+
+    def collect(data):
+        if isinstance(data, dict):
+            collect(list(data.values()))
+        elif isinstance(data, list):
+            for item in data:
+                collect(item)
+        elif isinstance(data, (int, float)) and data is not True:
+            known.update(f"{abs(scale * data):.{digits}f}" for scale in (1, 100) for digits in (0, 1, 2, 3))
+
+    collect(image)
     html = (tmp_path / "explain.html").read_text()
-    assert "http" not in html
-    assert "@import" not in html
+    article = re.sub(r"<svg.*?</svg>", "", html[html.index("<article") : html.index("</article>")], flags=re.S)
+    numbers = re.findall(r"\d+\.\d+", re.sub(r"<[^>]*>", " ", article))
+    assert len(numbers) > 20
+    # what can never be in it: that 100 % of the chosen votes are chosen
+    assert [number for number in numbers if number not in known | {"100.0"}] == []
+
+
+def test_the_contest_names_what_routes_share():
+    torch.manual_seed(0)
+    model = build_model("resnet18_fc_ma", 3, 5).eval()
+    images = torch.randn(4, 3, 64, 64)
+    logits = model(images)
+    for row, explanation in enumerate(explain_pictures(model, images, [0, 1, 2, None], CLASSES, CONCEPTS, 5)):
+        contest = explanation.record["contest"]
+        order = logits[row].argsort(descending=True).tolist()
+        assert [side["class"] for side in contest[:2]] == order[:2]
+        assert contest[0]["roles"][0] == "predicted" and contest[1]["roles"][0] == "runner-up"
+        assert [side["class"] for side in contest if "true" in side["roles"]] == ([row] if row < 3 else [])
+        routes = {side["name"]: {unit["unit"] for unit in side["units"] if unit["active"]} for side in contest}
+        for side in contest:
+            assert side["logit"] == pytest.approx(logits[row, side["class"]].item(), abs=1e-4)
+            for unit in side["units"]:
+                others = [name for name in routes if name != side["name"] and unit["unit"] in routes[name]]
+                assert unit["also"] == others
+
+
+def test_a_unit_that_is_silent(monkeypatch):
+    """What `without` says is what the network says when the unit's map is zero."""
+    torch.manual_seed(0)
+    model = build_model("resnet18_fc_ma", 3, 5).eval()
+    images = torch.randn(2, 3, 64, 64)
+    for row, explanation in enumerate(explain_pictures(model, images, [None] * 2, CLASSES, CONCEPTS, 3)):
+        for unit in explanation.record["units"]:
+
+            def silence(_, __, output, unit=unit):
+                return output.index_fill(1, torch.tensor([unit["unit"] - 1]), 0.0)
+
+            handle = model.layer4.register_forward_hook(silence)
+            probability = model(images)[row].softmax(0)
+            handle.remove()
+            own = explanation.record["explained"]
+            assert unit["without"]["probability"] == pytest.approx(probability[own].item(), abs=1e-5)
+            assert unit["without"]["prediction"] == int(probability.argmax())
 
 
 def test_figure_of_a_paper(tmp_path):
@@ -121,3 +231,14 @@ def test_figure_of_a_paper(tmp_path):
     write_figure(tmp_path / "figure.png", records, tmp_path)
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.size[1] > figure.size[0] > 600
+    pdf = (tmp_path / "figure.pdf").read_bytes()
+    assert b"/FontFile2" in pdf and b"/Type3" not in pdf  # TrueType, embedded
+
+
+def test_file_names_of_classes():
+    taken = set()
+    names = ["bakery/shop", "bakery_shop", "Bakery shop", "../../etc", "", "." * 3, "böö", "x" * 200]
+    files = [file_name(name, taken) for name in names]
+    assert files[:4] == ["bakery_shop", "bakery_shop-2", "Bakery_shop-3", "_etc"]
+    assert len({file.lower() for file in files}) == len(files)
+    assert all(re.fullmatch(r"[\w-]{1,82}", file) for file in files)

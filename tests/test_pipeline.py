@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from conftest import write_tree
 from PIL import Image
 
@@ -17,7 +19,8 @@ import train
 from engine import NonFiniteLoss, evaluate
 from errors import UserError
 from loader.places365 import find_dataset, make_loader, val_transform
-from models import load_snapshot
+from models import build_model, load_snapshot
+from models.snapshot import save_snapshot
 from netdissect import main as dissection
 from netdissect.tally import read_tally
 
@@ -176,6 +179,91 @@ def test_explanations_of_own_pictures_need_no_data(trained, dissected, tmp_path)
     assert [(image["index"], image["target"], image["target_name"]) for image in report["images"]] == [(None,) * 3] * 2
     assert report["images"][0]["prediction_name"] in ("bakery-shop", "beach", "tundra")
     assert report["validation"] is None
+    with Image.open(tmp_path / "out" / "vis" / "cam_0.jpg") as strip:
+        assert strip.size == (6 * 224, 224)  # EXIF turned it
+
+
+@pytest.mark.parametrize("arch, topk", [("resnet18_fc_ma", 1), ("resnet18_fc_ma", 5), ("resnet18_fc_ma", 512),
+                                        ("resnet18", None)])  # fmt: skip
+def test_votes_bias_and_logit_are_those_of_the_snapshot(tmp_path, arch, topk):
+    """Recomputed from the file alone, by torchvision's ResNet and the plain formula."""
+    torch.manual_seed(3)
+    model = build_model(arch, 4, topk)
+    classes = ["a", "b", "c", "d"]
+    save_snapshot(tmp_path / "epoch_0.pth", {"state_dict": model.state_dict(), "arch": arch, "topk": topk,
+                                             "num_classes": 4, "dataset": "d", "classes": classes})  # fmt: skip
+    pixels = np.random.default_rng(0).integers(0, 255, (224, 224, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "p.png")
+    run_demo("--modelfile", tmp_path / "epoch_0.pth", "--image", tmp_path / "p.png", "--output", tmp_path / "o")
+    (image,) = json.loads((tmp_path / "o" / "explain.json").read_text())["images"]
+
+    state = torch.load(tmp_path / "epoch_0.pth")["state_dict"]
+    head = "rfc" if topk else "fc"
+    weight, bias = state.pop(f"{head}.weight"), state.pop(f"{head}.bias")
+    plain = torchvision.models.resnet18()
+    plain.load_state_dict(state, strict=False)
+    plain.fc = torch.nn.Identity()
+    batch = torch.from_numpy(pixels / 255).float().permute(2, 0, 1)[None]
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        pooled = plain.eval()((batch - mean[:, None, None]) / std[:, None, None])[0]  # (512,)
+    votes = pooled * weight  # (4, 512)
+    logits = votes.topk(topk or 512, 1).values.sum(1) + bias
+    assert image["prediction"] == int(logits.argmax())
+    assert [side["class"] for side in image["contest"]] == logits.topk(2).indices.tolist()
+    for side in (image, *image["contest"]):
+        own = side.get("class", image["explained"])
+        assert side["logit"] == pytest.approx(logits[own].item(), abs=1e-4)
+        assert side["bias"] == pytest.approx(bias[own].item(), abs=1e-6)
+        best = votes[own].topk(5)
+        assert [unit["vote"] for unit in side["units"]] == pytest.approx(best.values.tolist(), abs=1e-4)
+        for unit in side["units"]:
+            assert unit["vote"] == pytest.approx(votes[own, unit["unit"] - 1].item(), abs=1e-4)
+    total = votes[image["explained"]].abs().sum()
+    chosen = votes[image["explained"]].topk(topk or 512).values.abs().sum()
+    for unit in image["units"]:
+        assert unit["percent"] == pytest.approx(100 * unit["vote"] / total.item(), abs=1e-3)
+        share = 100 * unit["vote"] / chosen.item() if unit["active"] else 0
+        assert unit["share"] == pytest.approx(share, abs=1e-3)
+
+
+def test_own_pictures_by_folder_and_pattern_but_not_what_is_none(trained, dissected, tmp_path, capsys):
+    folder = tmp_path / "a folder"
+    (folder / "deep").mkdir(parents=True)
+    Image.new("CMYK", (40, 30)).save(folder / "c.jpg")
+    Image.fromarray(np.full((20, 20), 40_000, np.uint16)).save(folder / "deep" / "sixteen [1] ü.png")
+    Image.new("P", (30, 30)).save(folder / "deep" / "palette.PNG")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "notes.txt").write_text("not asked for")
+    report = run_demo("--modelfile", trained[1], "--nd_result", dissected / "tally.csv", "--output", tmp_path / "out",
+                      "--image", folder, folder / "c.jpg", folder / "**" / "*.txt")  # fmt: skip
+    names = [image["file"].rsplit("/", 1)[-1] for image in report["images"]]
+    assert names == ["c.jpg", "palette.PNG", "sixteen [1] ü.png"]
+    assert [lost["file"].rsplit("/", 1)[-1] for lost in report["unreadable"]] == ["empty.jpg", "notes.txt"]
+    assert capsys.readouterr().err.count("left out: ") == 2
+    html = (tmp_path / "out" / "explain.html").read_text()
+    assert "empty.jpg" in html
+    with pytest.raises(UserError, match="no picture there"):
+        run_demo("--modelfile", trained[1], "--output", tmp_path / "o", "--image", folder / "*.gif")
+
+
+def test_routes_and_faithfulness_of_the_validation_pictures(trained, dissected, tree, tmp_path):
+    snapshot = trained[1]
+    report = run_demo("--modelfile", snapshot, "--nd_result", dissected / "tally.csv", "--dataset", tree, "--images", 2,
+                      "--output", tmp_path, "--compare", snapshot, "--figure", "1")  # fmt: skip
+    routes = json.loads((tmp_path / "routes.json").read_text())
+    assert (routes["count"], routes["topk"]) == (6, 5)
+    assert sum(row["pictures"] for row in routes["classes"]) == 6
+    own = [row["accuracy"] for row in routes["classes"]]
+    assert np.mean(own) == pytest.approx(report["validation"]["top1"] / 100)  # classes are equally large
+    used = {unit["unit"] for row in routes["classes"] for unit in row["units"]}
+    assert routes["distinct_units"] == len(used) == len(routes["order"]["units"])
+    faithfulness = json.loads((tmp_path / "faithfulness.json").read_text())
+    chosen, _, compared = faithfulness["methods"]
+    assert (faithfulness["count"], faithfulness["steps"]) == (6, 5)
+    assert {**chosen, "name": ""} == {**compared, "name": ""}  # compared with itself
+    links = re.findall(r'href="([^"#]*)#unit-', (tmp_path / "units.html").read_text())
+    assert len(links) == 512 and (tmp_path / links[0]).resolve() == (dissected / "html" / "layer4.html").resolve()
 
 
 def test_explaining_the_true_class_of_a_count_of_pictures(trained, tree, tmp_path):
@@ -215,6 +303,8 @@ def test_mistakes_in_training(tree, tmp_path, flags, message):
     (["--images", "7"], "expected a count from 1 to 6"),
     (["--image", "no.jpg"], "no.jpg: no such file"),
     (["--topn", "0"], "--topn 0: expected at least 1"),
+    (["--figure", "15"], "--figure '15': expected places on the page, 0 to 5"),
+    (["--compare", "no.pth"], "snapshot no.pth: no such file"),
 ])  # fmt: skip
 def test_mistakes_in_explaining(trained, dissected, tree, tmp_path, flags, message):
     defaults = {"--modelfile": trained[1], "--nd_result": dissected / "tally.csv", "--dataset": tree}

@@ -1,11 +1,12 @@
 // A list that can be searched, filtered and sorted, whose pictures can be enlarged. All data stand in the items'
 // data attributes: data-text is searched, [data-filter=x] selects by data-x, [data-sort] sorts by the attribute that
-// its value names ('-score': descending), and a [data-zoom] picture is a strip of data-tiles equal squares.
+// its value names ('-score': descending). Items that are equal keep the order of the file.
 "use strict";
 (() => {
   const list = document.querySelector("[data-list]");
   if (!list) return;
   const items = [...list.children];
+  const placeOf = new Map(items.map((item, place) => [item, place]));
   const search = document.querySelector("[data-search]");
   const filters = [...document.querySelectorAll("[data-filter]")];
   const sort = document.querySelector("[data-sort]");
@@ -30,7 +31,7 @@
     const value = (item) => item.dataset[key];
     const numbers = items.every((item) => value(item) !== "" && !Number.isNaN(Number(value(item))));
     const order = numbers ? (a, b) => value(a) - value(b) : (a, b) => value(a).localeCompare(value(b));
-    items.sort((a, b) => (descending ? -1 : 1) * order(a, b) || a.dataset.unit - b.dataset.unit);
+    items.sort((a, b) => (descending ? -1 : 1) * order(a, b) || placeOf.get(a) - placeOf.get(b));
     list.append(...items);
   }
 
@@ -46,53 +47,57 @@
     target.scrollIntoView();
   }
 
+  // Enlarging: a [data-zoom] picture shows one tile of a file of data-tiles tiles, data-tile; without it, all of them.
   const dialog = document.querySelector("[data-zoomed]");
-  const picture = dialog.querySelector("[data-picture]");
-  const caption = dialog.querySelector("[data-caption]");
-  let place = null; // {strip, tile}
+  let frames = [];
+  let place = 0;
 
-  const strips = () => items.filter((item) => !item.hidden).map((item) => item.querySelector("[data-zoom]"));
+  const framesOf = (picture) => {
+    const tiles = Number(picture.dataset.tiles);
+    const one = picture.dataset.tile !== undefined;
+    const numbers = one ? [Number(picture.dataset.tile)] : [...Array(tiles).keys()];
+    return numbers.map((tile) => ({ picture, tile, tiles, caption: picture.dataset.zoom + (one ? "" : `, ${tile + 1} of ${tiles}`) }));
+  };
 
-  function show(strip, tile) {
-    place = { strip, tile };
-    const tiles = Number(strip.dataset.tiles);
-    picture.style.backgroundImage = `url("${strip.src}")`;
-    picture.style.backgroundSize = `${100 * tiles}% 100%`;
-    picture.style.backgroundPosition = `${tiles > 1 ? (100 * tile) / (tiles - 1) : 0}% 0`;
-    picture.setAttribute("aria-label", strip.alt);
-    caption.textContent = `${strip.dataset.zoom}, ${tile + 1} of ${tiles}`;
+  function show(number) {
+    const frame = frames[number];
+    if (!frame) return;
+    place = number;
+    const { style } = dialog.querySelector("[data-picture]");
+    style.backgroundImage = `url("${frame.picture.src}")`;
+    style.backgroundSize = `${100 * frame.tiles}% 100%`;
+    style.backgroundPosition = `${frame.tiles > 1 ? (100 * frame.tile) / (frame.tiles - 1) : 0}% 0`;
+    dialog.querySelector("[data-picture]").setAttribute("aria-label", frame.picture.alt);
+    dialog.querySelector("[data-caption]").textContent = frame.caption;
     if (!dialog.open) dialog.showModal();
   }
 
-  function step(by) {
-    const all = strips();
-    let { strip, tile } = place;
-    tile += by;
-    if (tile < 0 || tile >= Number(strip.dataset.tiles)) {
-      strip = all[all.indexOf(strip) + by];
-      if (!strip) return;
-      tile = by > 0 ? 0 : Number(strip.dataset.tiles) - 1;
-    }
-    show(strip, tile);
+  function open(picture, tile) {
+    frames = items.filter((item) => !item.hidden)
+      .flatMap((item) => [...item.querySelectorAll("[data-zoom]")].flatMap(framesOf));
+    show(frames.findIndex((frame) => frame.picture === picture && (tile === undefined || frame.tile === tile)));
   }
 
-  list.addEventListener("click", (event) => {
-    const strip = event.target.closest("[data-zoom]");
-    if (!strip) return;
-    const box = strip.getBoundingClientRect();
-    const tiles = Number(strip.dataset.tiles);
-    show(strip, Math.min(tiles - 1, Math.max(0, Math.floor((tiles * (event.clientX - box.left)) / box.width))));
-  });
-  list.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && event.target.matches("[data-zoom]")) show(event.target, 0);
-  });
-  dialog.addEventListener("click", () => dialog.close());
-  dialog.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowRight" || event.key === "ArrowDown") step(1);
-    else if (event.key === "ArrowLeft" || event.key === "ArrowUp") step(-1);
-    else return;
-    event.preventDefault();
-  });
+  if (dialog) {
+    list.addEventListener("click", (event) => {
+      const picture = event.target.closest("[data-zoom]");
+      if (!picture) return;
+      const box = picture.getBoundingClientRect();
+      const tiles = Number(picture.dataset.tiles);
+      const tile = Math.min(tiles - 1, Math.max(0, Math.floor((tiles * (event.clientX - box.left)) / box.width)));
+      open(picture, picture.dataset.tile === undefined ? tile : undefined);
+    });
+    list.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && event.target.matches("[data-zoom]")) open(event.target);
+    });
+    dialog.addEventListener("click", () => dialog.close());
+    dialog.addEventListener("keydown", (event) => {
+      if (event.key === "ArrowRight" || event.key === "ArrowDown") show(place + 1);
+      else if (event.key === "ArrowLeft" || event.key === "ArrowUp") show(place - 1);
+      else return;
+      event.preventDefault();
+    });
+  }
 
   // Hovering over a strip with data-hover shows that file in its place.
   list.addEventListener("pointerover", (event) => {
