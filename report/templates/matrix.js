@@ -5,7 +5,8 @@
   const { rows, columns } = JSON.parse(document.getElementById("routes").textContent);
   const picture = matrix.querySelector("img");
   const output = document.querySelector("[data-cell]");
-  let cell = Math.max(4, Math.min(22, Math.floor(560 / rows.length)));
+  const room = matrix.parentElement.clientWidth - matrix.querySelector("ol").offsetWidth - 50; // of main's padding
+  let cell = Math.max(4, Math.min(22, Math.floor(560 / rows.length), Math.floor(room / columns.length)));
   const size = () => matrix.style.setProperty("--cell", `${cell}px`);
 
   function at(event) {
