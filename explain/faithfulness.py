@@ -19,6 +19,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from engine import progress
 from explain.routes import chosen_votes
 from models.resnet import head_of
 
@@ -61,7 +62,8 @@ def ablation_curves(head: nn.Module, pooled: Tensor, classes: Tensor, order: Ten
         S + 1 points per picture, those after 0 to S steps, on the CPU.
     """
     probabilities, predictions = [], []
-    for features, own, units in zip(pooled.split(BLOCK), classes.split(BLOCK), order.split(BLOCK), strict=True):
+    blocks = list(zip(pooled.split(BLOCK), classes.split(BLOCK), order.split(BLOCK), strict=True))
+    for features, own, units in progress(blocks, desc="insertion" if keep else "deletion", unit="block"):
         first = torch.zeros_like(features, dtype=torch.bool)  # (v, N) the units of the steps so far
         for step in range(units.shape[1] + 1):
             if step:

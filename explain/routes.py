@@ -240,7 +240,12 @@ def _clusters(matrix: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray
 
 
 def routes_record(
-    routes: Routes, names: Sequence[str], concepts: Mapping[int, Concept], pictures: str, nearest: int = 5
+    routes: Routes,
+    names: Sequence[str],
+    concepts: Mapping[int, Concept],
+    pictures: str,
+    nearest: int = 5,
+    listed: int = 100,
 ) -> dict[str, Any]:
     """For routes.json: the numbers of dynamic routing, over all and class by class; units are numbered from 1.
 
@@ -250,6 +255,7 @@ def routes_record(
         concepts: what the units respond to, by unit number from 1.
         pictures: which pictures these are, in words.
         nearest: how many classes of similar route are listed per class.
+        listed: how many units are listed per class, and classes per unit, at most: a dense head's would be all.
     """
 
     def about(unit: int) -> dict[str, Any]:
@@ -280,7 +286,7 @@ def routes_record(
                 ],
                 "units": [
                     {**about(use.unit), "frequency": use.frequency, "mean_vote": use.mean_vote}
-                    for use in uses.get(class_, [])
+                    for use in uses.get(class_, [])[:listed]
                 ],
             }
             for class_, name in enumerate(names)
@@ -291,7 +297,7 @@ def routes_record(
                 "classes": [
                     {"class": use.class_, "name": names[use.class_], "frequency": use.frequency,
                      "mean_vote": use.mean_vote}
-                    for use in served
+                    for use in served[:listed]
                 ],
             }
             for unit, served in sorted(classes_of_units(routes).items())

@@ -1,6 +1,7 @@
 """ResNets with either head: torchvision's blocks and trunk, with the dense `fc` or the DKA head `rfc`."""
 
 import re
+from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -8,9 +9,18 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from errors import UserError
 from models.dynamic_k import DynamicKLinear
 
-TRUNKS = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
+# torchvision's ResNets: the arguments of its `ResNet` for each.
+TRUNKS: dict[str, dict[str, Any]] = {
+    "resnet18": dict(block=BasicBlock, layers=[2, 2, 2, 2]),
+    "resnet34": dict(block=BasicBlock, layers=[3, 4, 6, 3]),
+    "resnet50": dict(block=Bottleneck, layers=[3, 4, 6, 3]),
+    "resnet101": dict(block=Bottleneck, layers=[3, 4, 23, 3]),
+    "resnet152": dict(block=Bottleneck, layers=[3, 8, 36, 3]),
+    "resnext50_32x4d": dict(block=Bottleneck, layers=[3, 4, 6, 3], groups=32, width_per_group=4),
+    "resnext101_32x8d": dict(block=Bottleneck, layers=[3, 4, 23, 3], groups=32, width_per_group=8),
+    "resnext101_64x4d": dict(block=Bottleneck, layers=[3, 4, 23, 3], groups=64, width_per_group=4),
+    "wide_resnet50_2": dict(block=Bottleneck, layers=[3, 4, 6, 3], width_per_group=128),
+    "wide_resnet101_2": dict(block=Bottleneck, layers=[3, 4, 23, 3], width_per_group=128),
 }
 DKA_SUFFIX = "_fc_ma"
 DENSE_MARK = "dense"
@@ -21,17 +31,16 @@ class DynamicKResNet(ResNet):
     """torchvision's ResNet whose classifier is a `DynamicKLinear` named `rfc`, as in the paper's snapshots.
 
     Args:
-        block: BasicBlock or Bottleneck.
-        layers: number of blocks in each of the four stages.
         num_classes: C.
         topk: K of the head.
+        trunk: torchvision's `ResNet` arguments but the number of classes, as in `TRUNKS`.
 
     Raises:
         ValueError: if topk is not in 1..number of pooled features.
     """
 
-    def __init__(self, block: type[nn.Module], layers: tuple[int, ...], num_classes: int, topk: int):
-        super().__init__(block, list(layers), num_classes=1)
+    def __init__(self, num_classes: int, topk: int, **trunk: Any):
+        super().__init__(**trunk, num_classes=1)
         features = self.fc.in_features
         self.fc = nn.Identity()  # the trunk's own forward then ends with the pooled features
         self.rfc = DynamicKLinear(features, num_classes, topk=topk)
@@ -64,7 +73,7 @@ def build_model(arch: str, num_classes: int, topk: int | None = None) -> ResNet:
     Args:
         arch: one of `MODELS`.
         num_classes: C, at least 1.
-        topk: K of a DKA head, 1..512 (resnet18) or 1..2048 (resnet50); unused by dense heads.
+        topk: K of a DKA head, 1..512 (resnet18, resnet34) or 1..2048 (the others); unused by dense heads.
 
     Raises:
         UserError: for an unknown arch, or topk or num_classes out of range.
@@ -73,13 +82,13 @@ def build_model(arch: str, num_classes: int, topk: int | None = None) -> ResNet:
         raise UserError(f"architecture {arch!r}: expected one of {', '.join(MODELS)}")
     if num_classes < 1:
         raise UserError(f"number of classes {num_classes}: expected at least 1")
-    block, layers = TRUNKS[arch.removesuffix(DKA_SUFFIX)]
+    trunk = TRUNKS[arch.removesuffix(DKA_SUFFIX)]
     if not arch.endswith(DKA_SUFFIX):
-        return ResNet(block, list(layers), num_classes=num_classes)
-    width = 512 * block.expansion
+        return ResNet(**trunk, num_classes=num_classes)
+    width = 512 * trunk["block"].expansion
     if topk is None or not 1 <= topk <= width:
         raise UserError(f"K = {topk}: {arch} has {width} pooled features, expected 1 <= K <= {width}")
-    return DynamicKResNet(block, layers, num_classes, topk)
+    return DynamicKResNet(num_classes, topk, **trunk)
 
 
 def head_of(model: nn.Module) -> nn.Linear:

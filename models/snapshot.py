@@ -56,13 +56,14 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
 def guess_arch(state: dict[str, Tensor]) -> str | None:
     """Name the architecture whose tensors `state` holds, or None if it is none of `MODELS`."""
 
-    def trunk_keys(keys):
-        return {key for key in keys if key not in _HEAD_KEYS and not key.endswith(_COUNTER)}
+    def trunk_shapes(tensors):
+        return {key: value.shape for key, value in tensors.items()
+                if key not in _HEAD_KEYS and not key.endswith(_COUNTER)}  # fmt: skip
 
     for trunk in TRUNKS:
         with torch.device("meta"):
             reference = build_model(trunk, 1)
-        if trunk_keys(state) == trunk_keys(reference.state_dict()):
+        if trunk_shapes(state) == trunk_shapes(reference.state_dict()):
             return trunk + DKA_SUFFIX if "rfc.weight" in state else trunk
     return None
 

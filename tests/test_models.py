@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from errors import UserError
 from models import MODELS, build_model, load_snapshot, mark_of, parse_mark
 from models.export import export
-from models.snapshot import load_pretrained, newest_snapshot, read_checkpoint, save_snapshot
+from models.snapshot import guess_arch, load_pretrained, newest_snapshot, read_checkpoint, save_snapshot
 
 
 @pytest.fixture
@@ -49,6 +49,21 @@ def test_authors_snapshot_needs_a_k(authors_file):
 
 
 @pytest.mark.parametrize("arch", MODELS)
+def test_every_trunk_is_torchvisions(arch):
+    trunk = arch.removesuffix("_fc_ma")
+    with torch.device("meta"):  # no weights: names and shapes only
+        expected = {key: value.shape for key, value in torchvision.models.get_model(trunk).state_dict().items()}
+        model = build_model(arch, 1000, 5 if arch != trunk else None)
+        state = model.state_dict()
+    if arch != trunk:
+        expected = {key.replace("fc.", "rfc."): shape for key, shape in expected.items()}
+    assert {key: value.shape for key, value in state.items()} == expected
+    assert guess_arch(state) == arch
+    with pytest.raises(UserError, match="pooled features, expected 1 <= K <="):
+        build_model(f"{trunk}_fc_ma", 4, 2049)
+
+
+@pytest.mark.parametrize("arch", ["resnet18", "resnet50", "resnet18_fc_ma", "resnet50_fc_ma"])
 def test_our_snapshot_is_rebuilt(arch, tmp_path):
     topk = 3 if arch.endswith("_fc_ma") else None
     model = build_model(arch, 4, topk).eval()
