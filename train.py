@@ -8,8 +8,8 @@
     python3 train.py --mark t5 --resume auto                    # go on from the newest snapshot of this run
     python3 train.py --mark t5 --finetune resnet18-f37072fd.pth # start from torchvision's ImageNet weights
 
-Writes snapshot/pytorch_{arch}_{mark}_{dataset}/epoch_{n}.pth, and train.jsonl (a line per epoch) and train.log into
-result/pytorch_{arch}_{mark}_{dataset}/.
+Writes snapshot/pytorch_{arch}_{mark}_{dataset}/epoch_{n}.pth, and train.jsonl (a line per epoch), curves.png and
+train.log into result/pytorch_{arch}_{mark}_{dataset}/. The last epochs' snapshots and the best one stay (--keep).
 """
 
 import argparse
@@ -19,6 +19,7 @@ import math
 import os
 import statistics
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -29,13 +30,15 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 import settings
 from engine import NonFiniteLoss, describe_device, evaluate, pick_amp, pick_device, train_one_epoch
 from errors import ArgumentParser, UserError, run
-from files import shown
+from files import alone_in, shown, whole_file
 from loader.places365 import DataSource, find_dataset, make_loader, train_transform, val_transform
 from models import MODELS, build_model, mark_of, parse_mark, run_name
 from models.resnet import DENSE_MARK, DKA_SUFFIX
-from models.snapshot import load_pretrained, load_state, newest_snapshot, read_checkpoint, save_snapshot
+from models.snapshot import load_pretrained, load_state, read_checkpoint, save_snapshot, snapshots_of
+from report.figures import write_curves
 
 ROOT = Path(__file__).resolve().parent
+KEEP = 10  # snapshots of a run that stay, beside the best
 SUMMARY_EPOCHS = 10  # the final summary averages the last ten validations, as the paper reports them
 
 log = logging.getLogger("train")
@@ -58,6 +61,8 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("--compile", action="store_true", help="torch.compile the model")
     parser.add_argument("--resume", metavar="auto|PTH", help="go on from the newest, or from this snapshot")
     parser.add_argument("--finetune", metavar="PTH", help="start from these weights: a snapshot, or torchvision's")
+    parser.add_argument("--keep", type=int, default=KEEP, metavar="N",
+                        help=f"snapshots that stay: the last N (default {KEEP}) and the best")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
@@ -91,54 +96,65 @@ def main(args: argparse.Namespace) -> dict[str, float]:
     name = run_name(args.arch, mark, source.name)
     snapshots, results = ROOT / settings.SNAPSHOT_ROOT / name, ROOT / settings.RESULT_ROOT / name
     first, best = 0, 0.0
-    resume_from = find_resume(args.resume, snapshots)
+    resume_from, unusable = find_resume(args.resume, snapshots)
     plan = {"epochs": epochs, "steps_per_epoch": len(train_loader)}
     if resume_from:
         first, best = resume(resume_from, plan, model, optimizer, scheduler, scaler)
 
-    open_log(results, fresh=not resume_from)
-    log.info("device: %s, %s", describe_device(device), f"autocast to {amp}" if amp else "float32")
-    log.info("data: %s, %d train, %d val, %d classes", source.folder, len(train_set), len(val_set), len(source.classes))
-    log.info("model: %s, %s", args.arch, f"K = {topk}" if topk else "dense head")
-    log.info("schedule: %d epochs, batch %d, lr %g (%s), seed %d", epochs, batch_size, lr, spec.schedule, args.seed)
-    if fresh is not None:
-        log.info("weights of %s; freshly initialised: %s", args.finetune, ", ".join(fresh) or "none")
-    if resume_from:
-        log.info("resumed from %s after epoch %d", resume_from, first - 1)
-
-    # Epochs
-    step_model = torch.compile(model) if args.compile else model
-    history = []
-    for epoch in range(first, epochs):
-        torch.manual_seed(args.seed * 100_003 + epoch)  # order and crops of this epoch, whether or not it was resumed
-        train_set.transform = train_transform(spec, half=epoch < round(spec.small_share * epochs))
-        trained = train_one_epoch(step_model, train_loader, optimizer, scheduler, device, amp, scaler, epoch)
-        tested = evaluate(step_model, val_loader, device, amp)
-        best = max(best, tested["top1"])
-        history.append(tested)
-        report_epoch(results / "train.jsonl", epoch, epochs, trained, tested)
-        save_snapshot(
-            snapshots / f"epoch_{epoch}.pth",
-            {
-                "epoch": epoch,
-                "best_prec1": best,
-                "state_dict": model.state_dict(),
-                **metadata(args.arch, topk, source, tested),
-                "training": {
-                    "plan": plan,
-                    "optimizer": optimizer.state_dict(),
-                    "scheduler": scheduler.state_dict(),
-                    "scaler": scaler.state_dict(),
-                },
-            },
+    with alone_in(results):
+        remove_leftovers(snapshots)
+        open_log(results, before=first)
+        for reason in unusable:
+            log.warning("%s: taking the one before", reason)
+        log.info("device: %s, %s", describe_device(device), f"autocast to {amp}" if amp else "float32")
+        log.info(
+            "data: %s, %d train, %d val, %d classes", source.folder, len(train_set), len(val_set), len(source.classes)
         )
-    summarize(history, best, snapshots / f"epoch_{epochs - 1}.pth")
-    return history[-1]
+        log.info("model: %s, %s", args.arch, f"K = {topk}" if topk else "dense head")
+        log.info("schedule: %d epochs, batch %d, lr %g (%s), seed %d", epochs, batch_size, lr, spec.schedule, args.seed)
+        if fresh is not None:
+            log.info("weights of %s; freshly initialised: %s", args.finetune, ", ".join(fresh) or "none")
+        if resume_from:
+            log.info("resumed from %s after epoch %d", resume_from, first - 1)
+
+        # Epochs
+        step_model = torch.compile(model) if args.compile else model
+        history = []
+        for epoch in range(first, epochs):
+            # Order and crops are those of this epoch, whether or not the run was resumed.
+            torch.manual_seed(args.seed * 100_003 + epoch)
+            train_set.transform = train_transform(spec, half=epoch < round(spec.small_share * epochs))
+            trained = train_one_epoch(step_model, train_loader, optimizer, scheduler, device, amp, scaler, epoch)
+            tested = evaluate(step_model, val_loader, device, amp)
+            best = max(best, tested["top1"])
+            history.append(tested)
+            # First the line, then the snapshot: a run that is resumed drops the lines of epochs that it does again.
+            report_epoch(results / "train.jsonl", epoch, epochs, trained, tested)
+            save_snapshot(
+                snapshots / f"epoch_{epoch}.pth",
+                {
+                    "epoch": epoch,
+                    "best_prec1": best,
+                    "state_dict": model.state_dict(),
+                    **metadata(args.arch, topk, source, tested),
+                    "training": {
+                        "plan": plan,
+                        "optimizer": optimizer.state_dict(),
+                        "scheduler": scheduler.state_dict(),
+                        "scaler": scaler.state_dict(),
+                    },
+                },
+            )
+            lines = read_epochs(results / "train.jsonl")
+            write_curves(results / "curves.png", lines)
+            remove_old_snapshots(snapshots, lines, args.keep)
+        summarize(history, best, snapshots / f"epoch_{epochs - 1}.pth")
+        return history[-1]
 
 
 def check_args(args: argparse.Namespace) -> tuple[int | None, str]:
     """K (None for a dense head) and the mark that names the run. Raises UserError for values out of range."""
-    for name, lowest in (("epochs", 1), ("batch_size", 1), ("workers", 0), ("seed", 0)):
+    for name, lowest in (("epochs", 1), ("batch_size", 1), ("workers", 0), ("seed", 0), ("keep", 1)):
         value = getattr(args, name)
         if value is not None and value < lowest:
             raise UserError(f"--{name} {value}: expected at least {lowest}")
@@ -182,11 +198,25 @@ def metadata(arch: str, topk: int | None, source: DataSource, tested: dict[str, 
     }
 
 
-def find_resume(resume: str | None, snapshots: Path) -> Path | None:
-    """The snapshot to go on from: the given one, or the newest of the run (None if it has none yet)."""
+def find_resume(resume: str | None, snapshots: Path) -> tuple[Path | None, list[str]]:
+    """The snapshot to go on from: the given one, or the newest of the run that can be read (None if there is none).
+
+    Returns:
+        its path, and why newer ones were passed over.
+    """
     if resume != "auto":
-        return Path(resume) if resume else None
-    return newest_snapshot(snapshots)
+        return (Path(resume) if resume else None), []
+    unusable = []
+    for path in snapshots_of(snapshots):
+        try:
+            read_checkpoint(path)
+        except UserError as error:
+            unusable.append(str(error))
+        else:
+            return path, unusable
+    if unusable:
+        raise UserError(f"--resume auto: none of the {len(unusable)} snapshots can be read; {unusable[0]}")
+    return None, []
 
 
 def resume(
@@ -213,11 +243,12 @@ def resume(
     return checkpoint["epoch"] + 1, checkpoint["best_prec1"]
 
 
-def open_log(results: Path, fresh: bool) -> None:
-    """Log to the terminal and to train.log in the run's folder; a fresh run starts its train.jsonl anew."""
+def open_log(results: Path, before: int) -> None:
+    """Log to the terminal and to train.log in the run's folder; of train.jsonl the epochs before this one stay."""
     results.mkdir(parents=True, exist_ok=True)
-    if fresh:
-        (results / "train.jsonl").unlink(missing_ok=True)
+    lines = [json.dumps(line) + "\n" for line in read_epochs(results / "train.jsonl") if line["epoch"] < before]
+    with whole_file(results / "train.jsonl") as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
     log.setLevel(logging.INFO)
     log.propagate = False
     for handler in list(log.handlers):
@@ -240,6 +271,30 @@ def report_epoch(file: Path, epoch: int, epochs: int, trained: dict[str, float],
         epoch, epochs - 1, trained["loss"], tested["loss"], tested["top1"], tested["top5"], trained["lr"],
         trained["images_per_second"],
     )  # fmt: skip
+
+
+def read_epochs(file: Path) -> list[dict[str, float]]:
+    """The lines of train.jsonl; one that a crash cut short is left out."""
+    epochs = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
+        with suppress(json.JSONDecodeError):
+            epochs.append(json.loads(line))
+    return epochs
+
+
+def remove_leftovers(snapshots: Path) -> None:
+    """Delete what a run that was killed while it wrote a snapshot left of it."""
+    for path in snapshots.glob(".epoch_*.pth"):
+        path.unlink()
+
+
+def remove_old_snapshots(snapshots: Path, lines: list[dict[str, float]], keep: int) -> None:
+    """Delete all snapshots of a run but the last `keep` epochs' and that of the best top-1, the first of equal ones."""
+    newest = max(line["epoch"] for line in lines)
+    best = max(lines, key=lambda line: (line["val_top1"], -line["epoch"]))["epoch"]
+    for line in lines:
+        if line["epoch"] <= newest - keep and line["epoch"] != best:
+            (snapshots / f"epoch_{line['epoch']}.pth").unlink(missing_ok=True)
 
 
 def summarize(history: list[dict[str, float]], best: float, newest: Path) -> None:

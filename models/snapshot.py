@@ -38,10 +38,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         raise UserError(
             f"snapshot {path}: not a file of tensors and plain values that torch can load safely "
-            f"({str(error).splitlines()[0]})"
+            f"({_first_line(error)})"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"snapshot {path}: unreadable or truncated ({str(error).splitlines()[0]})") from error
+        raise UserError(f"snapshot {path}: unreadable or truncated ({_first_line(error)})") from error
     if isinstance(checkpoint, dict) and "state_dict" not in checkpoint:
         checkpoint = {"state_dict": checkpoint}
     state = checkpoint["state_dict"] if isinstance(checkpoint, dict) else None
@@ -51,6 +51,11 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         _WRAPPERS.sub("", key): value.float() if value.is_floating_point() else value for key, value in state.items()
     }
     return checkpoint
+
+
+def _first_line(error: Exception) -> str:
+    """What an exception says, or what it is: an empty file's has no message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def guess_arch(state: dict[str, Tensor]) -> str | None:
@@ -166,11 +171,16 @@ def save_snapshot(path: str | os.PathLike, checkpoint: dict[str, Any]) -> None:
         torch.save(checkpoint, temporary)
 
 
-def newest_snapshot(folder: str | os.PathLike) -> Path | None:
-    """The epoch_{n}.pth of a run's folder that was written last, None if there is none."""
+def snapshots_of(folder: str | os.PathLike) -> list[Path]:
+    """The epoch_{n}.pth of a run's folder, the one that was written last first."""
     numbered = {
         path: int(match[1])
         for path in Path(folder).glob("epoch_*.pth")
         if (match := re.fullmatch(r"epoch_(\d+)\.pth", path.name))
     }
-    return max(numbered, key=lambda path: (path.stat().st_mtime_ns, numbered[path]), default=None)
+    return sorted(numbered, key=lambda path: (path.stat().st_mtime_ns, numbered[path]), reverse=True)
+
+
+def newest_snapshot(folder: str | os.PathLike) -> Path | None:
+    """The first of `snapshots_of` a run's folder, None if there is none."""
+    return next(iter(snapshots_of(folder)), None)

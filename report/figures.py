@@ -75,6 +75,29 @@ def faithfulness_graph(path: Path, faithfulness: dict[str, Any]) -> str:
     return text[text.index("<svg") :]
 
 
+def write_curves(path: Path, epochs: Sequence[dict[str, float]]) -> None:
+    """A run so far: loss, top-1 and top-5 of training and validation, and the learning rate, by epoch.
+
+    Args:
+        path: the file to write.
+        epochs: the lines of train.jsonl.
+    """
+    figure = Figure(figsize=(11, 2.8), layout="constrained", dpi=120)
+    keys, titles = ("loss", "top1", "top5", "lr"), ("loss", "top-1, %", "top-5, %", "learning rate")
+    numbers = [line["epoch"] for line in epochs]
+    for axis, key, title in zip(figure.subplots(1, 4), keys, titles, strict=True):
+        curves = [(key, None)] if key == "lr" else [(f"train_{key}", "training"), (f"val_{key}", "validation")]
+        for (name, label), (colour, style) in zip(curves, _STYLES, strict=False):
+            axis.plot(numbers, [line[name] for line in epochs], style, color=colour, label=label, markersize=3)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epoch")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.spines[["top", "right"]].set_visible(False)
+        if key == "loss":
+            axis.legend(frameon=False, fontsize=8)
+    save_figure(figure, path)
+
+
 def _tiles(path: Path) -> list[np.ndarray]:
     with Image.open(path) as image:
         pixels = np.asarray(image)  # (H, tiles * H, 3)

@@ -118,9 +118,10 @@ def test_files_that_are_no_snapshots(tmp_path):
     torch.save({"state_dict": {"a": _Evil()}}, evil)
     (tmp_path / "pickle.pth").write_bytes(pickle.dumps(_Evil()))
     torch.save([1, 2], tmp_path / "list.pth")
+    (tmp_path / "empty.pth").touch()
     with pytest.raises(UserError, match="no such file"):
         read_checkpoint(missing)
-    for name in ("text.pth", "short.pth", "evil.pth", "pickle.pth", "list.pth"):
+    for name in ("text.pth", "short.pth", "evil.pth", "pickle.pth", "list.pth", "empty.pth"):
         with pytest.raises(UserError, match=name):
             read_checkpoint(tmp_path / name)
 
