@@ -5,11 +5,14 @@ from numbers import Integral
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# Votes held at one time while selecting, in elements: 1 MiB of float32, which stays in a core's second-level cache.
-BLOCK_ELEMENTS = 1 << 18
+# In elements. Group maxima are taken of as many votes as stay in the second-level caches of two cores; the choice among
+# them, whose many small operations cost mostly their calls, is made for as many outputs as have BLOCK_ELEMENTS votes.
+CACHED_ELEMENTS = 1 << 18
+BLOCK_ELEMENTS = 1 << 22
+MAX_PASSES = 32  # above this K, one `topk` is faster than K times `amax`
+MAX_FUSED = 12  # above this K, compiling the choice no longer pays
 
 
 class DynamicKLinear(nn.Linear):
@@ -52,7 +55,12 @@ class DynamicKLinear(nn.Linear):
         vote_dtype = torch.promote_types(out_dtype, torch.float32)
         batch = input.shape[:-1]
         x = input.reshape(math.prod(batch), self.in_features).to(vote_dtype)  # (B, N)
-        out = _TopVotesSum.apply(x, self.weight.to(vote_dtype), self.topk)  # (B, C)
+        weight = self.weight.to(vote_dtype)  # (C, N)
+        with torch.no_grad():
+            chosen = choose_votes(x, weight, self.topk)  # (B, K, C)
+        chosen_x = x.gather(1, chosen.flatten(1)).view(chosen.shape)
+        chosen_weight = weight.t().gather(0, chosen.flatten(0, 1)).view(chosen.shape)
+        out = (chosen_x * chosen_weight).sum(1)  # (B, C)
         if self.bias is not None:
             out = out + self.bias
         return out.to(out_dtype).reshape(*batch, self.out_features)  # (..., C)
@@ -62,45 +70,119 @@ class DynamicKLinear(nn.Linear):
         return f"{super().extra_repr()}, topk={self.topk}"
 
 
-class _TopVotesSum(torch.autograd.Function):
-    """x (B, N), weight (C, N) -> (B, C): per output the sum of the K largest votes x[b] * weight[c].
+def choose_votes(x: Tensor, weight: Tensor, topk: int) -> Tensor:
+    """Find each output's K largest votes: x (B, N), weight (C, N) -> indices of inputs (B, K, C), all K different."""
+    if not torch.compiler.is_compiling():
+        return _choose_in_blocks(x, weight, topk)
+    if topk > MAX_FUSED:
+        return _choose_in_blocks_op(x, weight, topk)
+    # Compiled, the votes are never stored: they fuse into the first maximum. The classes are the inner dimension,
+    # along which a reduction over inputs is vectorised.
+    return _choose(x[:, :, None], weight.t().contiguous()[None], topk, 1)
 
-    The (B, C, N) votes exist only a block of outputs at a time; the backward pass needs the chosen indices, (B, C, K).
+
+def _choose_in_blocks(x: Tensor, weight: Tensor, topk: int) -> Tensor:
+    (batch, inputs), classes = x.shape, len(weight)
+    rows = max(1, min(batch, BLOCK_ELEMENTS // inputs))
+    columns = max(1, BLOCK_ELEMENTS // (inputs * rows))
+    chosen = torch.empty(batch, topk, classes, dtype=torch.long, device=x.device)
+    for b in range(0, batch, rows):
+        for c in range(0, classes, columns):
+            block = _choose(x[b : b + rows, None], weight[None, c : c + columns], topk, 2)  # (b, c, K)
+            chosen[b : b + rows, :, c : c + columns] = block.transpose(1, 2)
+    return chosen
+
+
+# Opaque to torch.compile, which would unroll the loops.
+_choose_in_blocks_op = torch.library.custom_op("dynamic_k::choose_in_blocks", _choose_in_blocks, mutates_args=())
+
+
+@_choose_in_blocks_op.register_fake
+def _(x: Tensor, weight: Tensor, topk: int) -> Tensor:
+    return x.new_empty(len(x), topk, len(weight), dtype=torch.long)
+
+
+def _choose(x: Tensor, weight: Tensor, topk: int, dim: int) -> Tensor:
+    """Positions of the K largest of x * weight along a dimension of N, that dimension becoming K.
+
+    Looks for the K groups of inputs with the largest maxima, then for K inputs in these: the maxima alone are K votes
+    that no vote of another group exceeds.
+
+    Args:
+        x: (B, N, 1) or (B, 1, N).
+        weight: (1, N, C) or (1, C, N).
+        topk: K.
+        dim: which dimension N is, 1 or 2.
     """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, topk: int) -> Tensor:
-        sums, chosen = [], []
-        for rows in weight.split(_block(x.shape[0] * x.shape[1])):  # (c, N)
-            votes = x[:, None, :] * rows  # (B, c, N)
-            values, indices = votes.topk(topk, dim=2, sorted=False)  # (B, c, K)
-            sums.append(values.sum(2))
-            chosen.append(indices.to(torch.int32))
-        ctx.save_for_backward(x, weight, torch.cat(chosen, 1))
-        return torch.cat(sums, 1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        x, weight, chosen = ctx.saved_tensors  # (B, N), (C, N), (B, C, K)
-        need_x, need_weight, _ = ctx.needs_input_grad
-        grad_x = torch.zeros_like(x) if need_x else None
-        grad_weight = torch.zeros_like(weight) if need_weight else None
-        block = _block(x.shape[0] * chosen.shape[2])
-        for start in range(0, weight.shape[0], block):
-            rows = slice(start, start + block)
-            index = chosen[:, rows].long()  # (B, c, K)
-            g = grad[:, rows, None]  # (B, c, 1)
-            if need_x:
-                w = weight[rows].expand(len(x), -1, -1).gather(2, index)  # (B, c, K)
-                grad_x.scatter_add_(1, index.flatten(1), (g * w).flatten(1))
-            if need_weight:
-                chosen_x = x.gather(1, index.flatten(1)).view_as(index)  # (B, c, K)
-                by_row = (g * chosen_x).transpose(0, 1).flatten(1)  # (c, B * K)
-                grad_weight[rows].scatter_add_(1, index.transpose(0, 1).flatten(1), by_row)
-        return grad_x, grad_weight, None
+    inputs = x.shape[dim]
+    size = _group_size(inputs, topk)
+    if size == 1:
+        return _largest(x * weight, topk, dim)
+    # In terms of dim = 2, every (N/g)-th input is in the same group:
+    x = x.unflatten(dim, (size, -1))  # (B, 1, g, N/g)
+    weight = weight.unflatten(dim, (size, -1))  # (1, C, g, N/g)
+    groups = _largest(_group_maxima(x, weight, dim), topk, dim)  # (B, C, K)
+    shape = torch.broadcast_shapes(x.shape, weight.shape)
+    index = groups.unsqueeze(dim).expand(*shape[: dim + 1], topk, *shape[dim + 2 :])  # (B, C, g, K)
+    candidates = x.expand(shape).gather(dim + 1, index) * weight.expand(shape).gather(dim + 1, index)
+    candidates = candidates.flatten(dim, dim + 1)  # (B, C, g * K)
+    if torch.compiler.is_compiling():  # stored, not gathered again in each of the passes over them
+        candidates = candidates.as_strided(candidates.shape, candidates.stride())
+    best = _largest(candidates, topk, dim)
+    return best // topk * (inputs // size) + groups.gather(dim, best % topk)
 
 
-def _block(elements_per_output: int) -> int:
-    """How many outputs are handled at one time."""
-    return max(1, BLOCK_ELEMENTS // max(1, elements_per_output))
+def _group_maxima(x: Tensor, weight: Tensor, dim: int) -> Tensor:
+    """Maxima of x * weight along a dimension; a compiler fuses them, otherwise CACHED_ELEMENTS are held at a time."""
+    if torch.compiler.is_compiling():
+        return (x * weight).amax(dim)
+    shape = list(torch.broadcast_shapes(x.shape, weight.shape))
+    del shape[dim]
+    maxima = x.new_empty(shape)
+    rows = max(1, CACHED_ELEMENTS // weight.numel())
+    for some_x, some_maxima in zip(x.split(rows), maxima.split(rows), strict=True):
+        torch.amax(some_x * weight, dim, out=some_maxima)
+    return maxima
+
+
+def _group_size(inputs: int, topk: int) -> int:
+    """The divisor g of N that leaves the fewest values to look at: N/g maxima, then K * g votes. 1 is no grouping."""
+    sizes = (g for g in range(2, min(64, inputs // topk) + 1) if inputs % g == 0)
+    return min([1, *sizes], key=lambda g: inputs // g + topk * g)
+
+
+def _largest(values: Tensor, topk: int, dim: int) -> Tensor:
+    """Positions of the K largest along a dimension, in any order, that dimension becoming K."""
+    if torch.compiler.is_compiling():
+        return _largest_fused(values, topk, dim)
+    if topk > MAX_PASSES or values.dtype != torch.float32:
+        return values.topk(topk, dim, sorted=False)[1]
+    # A float64 made of a float32 has 29 bits to spare. With the position in these all keys differ, and one `amax` finds
+    # both. Zeros become 2^-250, because the bits of a position alone are a denormal; NaN is the largest, as in `topk`.
+    keys = values.double().add_(2.0**-250).nan_to_num_(nan=2.0**300, posinf=2.0**200, neginf=-(2.0**200))
+    keys.view(torch.long).bitwise_or_(torch.arange(values.shape[dim], device=values.device))
+    chosen = []
+    for _ in range(topk):
+        position = keys.amax(dim, keepdim=True).view(torch.long).bitwise_and_((1 << 29) - 1)
+        keys.scatter_(dim, position, -math.inf)
+        chosen.append(position)
+    return torch.cat(chosen, dim)
+
+
+def _largest_fused(values: Tensor, topk: int, dim: int) -> Tensor:
+    """`_largest` as reductions that hold nothing but their results, once a compiler has fused them.
+
+    Goes down by value, and among equal values by position. After NaN, which comes first, the rest does not matter.
+    """
+    position = torch.arange(values.shape[dim], device=values.device, dtype=values.dtype)
+    position = position.view([-1] + [1] * (values.dim() - 1 - dim))
+    largest = values.amax(dim, keepdim=True)
+    is_nan = values != values  # unlike isnan(), this is vectorised
+    last = torch.where((values == largest) | is_nan, position, 0).amax(dim, keepdim=True)
+    chosen = [last]
+    for _ in range(topk - 1):
+        left = (values < largest) | ((values == largest) & (position < last))
+        largest = torch.where(left, values, -math.inf).amax(dim, keepdim=True)
+        last = torch.where(left & (values == largest), position, 0).amax(dim, keepdim=True)
+        chosen.append(last)
+    return torch.cat(chosen, dim).long()
