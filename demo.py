@@ -61,6 +61,7 @@ from report.pages import plain_label
 ROOT = Path(__file__).resolve().parent
 EXPLAIN_BATCH = 16  # pictures through the network at one time
 VAL_BATCH = 64
+ENOUGH_PIXELS = 2048  # side of a user's picture above which a JPEG is not decoded in full: 224 are shown
 FIGURE_PICTURES = 4  # pictures in figure.png, as in the paper's figures
 
 
@@ -339,7 +340,7 @@ def subjects(
         own = isinstance(index, str)
         file = index if own else shown(val_set.file(index))
         try:
-            picture = read_image(file, upright=True) if own else val_set.picture(index)
+            picture = read_image(file, upright=True, enough=ENOUGH_PIXELS) if own else val_set.picture(index)
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
             unreadable.append({"file": file, "reason": str(error)})

@@ -65,13 +65,21 @@ def explain_transform(spec: EasyDict) -> v2.Compose:
 # --- pictures and trees -------------------------------------------------------------------------------------------
 
 
-def read_image(path: str | os.PathLike, upright: bool = False) -> Image.Image:
-    """Read a picture of any mode as RGB; `upright` turns it as its EXIF orientation says.
+def read_image(path: str | os.PathLike, upright: bool = False, enough: int | None = None) -> Image.Image:
+    """Read a picture of any mode as RGB.
+
+    Args:
+        path: the file.
+        upright: turn it as its EXIF orientation says.
+        enough: a JPEG whose sides are more than twice this many pixels is decoded at a half, quarter or eighth of its
+            size, which takes as much less memory.
 
     Raises:
         UserError: naming the file, if it is missing or not a readable picture.
     """
     with _opened(path) as image:
+        if enough:
+            image.draft("RGB", (enough, enough))
         image = ImageOps.exif_transpose(image) if upright else image
         if image.mode.startswith("I"):  # 16 and 32 bit: to 8 bit by the range that 16-bit files use
             image = image.point(lambda value: value / 256).convert("L")

@@ -37,8 +37,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"snapshot {path}: not a file of tensors and plain values that torch can load safely "
-            f"({_first_line(error)})"
+            f"snapshot {path}: not a file of tensors and plain values that torch can load safely ({_first_line(error)})"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"snapshot {path}: unreadable or truncated ({_first_line(error)})") from error

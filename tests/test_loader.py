@@ -155,6 +155,16 @@ def test_a_faulty_picture_is_named_also_from_a_worker(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_huge_jpegs_are_decoded_as_far_as_needed(tmp_path):
+    Image.linear_gradient("L").resize((900, 700)).save(tmp_path / "big.jpg")
+    assert read_image(tmp_path / "big.jpg").size == (900, 700)
+    assert read_image(tmp_path / "big.jpg", enough=400).size == (900, 700)
+    small = read_image(tmp_path / "big.jpg", enough=170)
+    assert (small.size, small.mode) == ((225, 175), "RGB")
+    whole = read_image(tmp_path / "big.jpg").resize(small.size)
+    assert np.abs(np.asarray(small, int) - np.asarray(whole, int)).mean() < 3
+
+
 def test_pictures_of_any_mode(tmp_path):
     grey16 = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     Image.fromarray(grey16).save(tmp_path / "sixteen.png")
