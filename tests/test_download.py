@@ -38,6 +38,7 @@ def server(broden, tmp_path_factory):
     shutil.copytree(broden, folder / "tree" / "tiny")
     archive = shutil.make_archive(str(folder / "tiny"), "zip", folder / "tree")
     shutil.copy(archive, folder / "other.zip")
+    (folder / "bad.zip").write_text("<html>moved</html>")
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/", hashlib.md5(Path(archive).read_bytes()).hexdigest()
@@ -55,7 +56,8 @@ def test_fetch(download, server, tmp_path, broden, capsys):
 
 
 @pytest.mark.parametrize("name, md5, message", [("tiny", "0" * 32, "corrupted"), ("gone", None, "404"),
-                                                ("other", None, "no other/index.csv in it")])  # fmt: skip
+                                                ("other", None, "no other/index.csv in it"),
+                                                ("bad", None, "not a zip file")])  # fmt: skip
 def test_what_is_not_it(download, server, tmp_path, name, md5, message):
     with pytest.raises(UserError, match=message):
         download.fetch(name, tmp_path, server[0], md5)

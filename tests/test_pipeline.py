@@ -210,7 +210,8 @@ def test_dissection_names_every_unit(dissected):
 @pytest.mark.parametrize("launch", [["netdissect/main.py"], ["-m", "netdissect.main"]])
 def test_dissection_is_the_same_however_launched(trained, broden, dissected, tmp_path, launch):
     done = call(*launch, "--model_file", trained[1], "--data_directory", broden, "--output_folder", tmp_path / "o",
-                "--gpu", "False", "--topn", 1, "--chance_rounds", 0, "--quantile_file", dissected / "quantile.npy")  # fmt: skip
+                "--gpu", "False", "--topn", 1, "--chance_rounds", 0,
+                "--quantile_file", dissected / "quantile.npy")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "o" / "tally.csv").read_bytes() == (dissected / "tally.csv").read_bytes()
 

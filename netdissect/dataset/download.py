@@ -9,6 +9,7 @@ What is there already is not fetched again. See README.md for what the data are 
 import sys
 import tempfile
 from pathlib import Path
+from zipfile import BadZipFile
 
 HERE = Path(__file__).resolve().parent
 sys.path[0] = str(HERE.parent.parent)
@@ -51,7 +52,7 @@ def fetch(name: str, folder: Path, url: str = URL, md5: str | None = None) -> Pa
             if not (unpacked / "index.csv").is_file():
                 raise UserError(f"{archive}: no {name}/index.csv in it")
             unpacked.rename(target)
-    except (OSError, RuntimeError) as error:  # RuntimeError: the checksum is another
+    except (OSError, RuntimeError, BadZipFile) as error:  # RuntimeError: the checksum is another
         raise UserError(f"{url}{archive.name}: {error}") from error
     archive.unlink()
     print(f"{target}: done. `python3 -m netdissect.broden check {target}` looks it over")
