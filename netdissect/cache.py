@@ -51,19 +51,6 @@ def load(folder: Path, key: dict[str, Any]) -> tuple[LayerSummary | None, str | 
         return None, f"not whole ({error})"
 
 
-def save(folder: Path, key: dict[str, Any], summary: LayerSummary) -> None:
-    """Store a summary, in place of any other; the folder appears only when it is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        summary.save(temporary)
-        (temporary / _KEY).write_text(json.dumps({"format": _FORMAT, **key}, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def store(folder: Path, key: dict[str, Any], summary: LayerSummary) -> LayerSummary:
     """Store a summary of one pass; under torchrun that of all processes, each of which has the maps of its pictures.
 
