@@ -109,7 +109,7 @@ class StoredMaps:
         values = np.memmap(folder / "maps.f32", np.float32, "c") if size else np.zeros(0, np.float32)
         maps = torch.from_numpy(values).split(np.diff(ends, prepend=0).tolist())
         self._of = {
-            picture: (own, flat.view(-1, *shape))
+            picture: (own, flat.view(len(own), *shape))
             for picture, own, flat, shape in zip(
                 pictures, units.split(counts.tolist()), maps, shapes.tolist(), strict=True
             )

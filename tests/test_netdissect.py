@@ -1,5 +1,7 @@
 """Network Dissection: IoU of both modes worked by hand, thresholds, the Broden reader and tally.csv."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import nn
 
 from errors import UserError
 from models.hooks import layer_outputs
-from netdissect.activity import ActiveMaps, LayerActivity, LayerSummary
+from netdissect.activity import ActiveMaps, LayerActivity, LayerSummary, StoredMaps
 from netdissect.broden import Broden
 from netdissect.features import map_sizes, preprocess_imagenet, preprocess_netdissect, stream_features
 from netdissect.report import chance_summary
@@ -223,6 +225,19 @@ def test_a_layers_record_is_complete(tmp_path):
             on = (maps[index].amax((1, 2)) > torch.tensor(expected)).nonzero()[:, 0]
             assert set(on.tolist()) <= set(units.tolist())
             assert torch.equal(kept, maps[index][units])
+
+
+@pytest.mark.parametrize("counts", [[2, 0, 1], [0, 0]])
+def test_pictures_in_which_no_unit_is_on_are_stored_too(tmp_path, counts):
+    active = ActiveMaps()
+    for picture, count_ in enumerate(counts):
+        active.put(picture, torch.arange(count_), torch.rand(count_, 2, 3))
+    active.save(tmp_path)
+    for stored in (StoredMaps(tmp_path), pickle.loads(pickle.dumps(StoredMaps(tmp_path)))):
+        assert list(stored) == list(range(len(counts)))
+        for picture in stored:
+            for found, expected in zip(stored.get(picture), active.get(picture), strict=True):
+                assert torch.equal(found, expected)
 
 
 def test_most_maps_need_no_place():
