@@ -161,6 +161,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     chosen_for_figure = pick_figure(args.figure, len(records))
     steps = min(about["topk"] or args.topn, MOST_STEPS)
     pooled = torch.stack(pooled)  # (V, N)
+    predictions = torch.tensor([record["prediction"] for record in records])  # (V,)
     explained = torch.tensor([record["explained"] for record in records])  # (V,)
     for record, curves in zip(records, ablate_pictures(model, pooled, explained, steps, classes), strict=True):
         record["ablation"] = curves
@@ -174,13 +175,14 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         validation, pooled = evaluate_features(model, loader, device)
         print("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} pictures".format(**validation))
         targets, which = [int(target) for target in val_set.targets], f"{len(pooled)} validation pictures"
-        explained = torch.tensor(targets) if args.explain == "target" else predict(model, pooled)
+        predictions = predict(model, pooled)
+        explained = torch.tensor(targets) if args.explain == "target" else predictions
 
     # Which ways they went, and whether the explanations hold
     head = head_of(model)
     routes = routes_of(pooled, head.weight.detach().cpu(), explained, about["topk"] or head.in_features)
     routes = routes_record(routes, classes, concepts, which)
-    for row, accuracy in zip(routes["classes"], class_accuracy(model, pooled, targets, len(classes)), strict=True):
+    for row, accuracy in zip(routes["classes"], class_accuracy(predictions, targets, len(classes)), strict=True):
         row["accuracy"] = accuracy
     methods = {f"{steps} largest votes": by_votes(model, pooled, explained, steps),
                f"{steps} active units at random": at_random(model, pooled, explained, steps)}  # fmt: skip

@@ -313,17 +313,16 @@ def predict(model: nn.Module, pooled: Tensor) -> Tensor:
     return torch.cat([head(block.to(head.weight.device)).argmax(1).cpu() for block in blocks])
 
 
-def class_accuracy(model: nn.Module, pooled: Tensor, targets: Sequence[int | None], classes: int) -> list[float | None]:
+def class_accuracy(predictions: Tensor, targets: Sequence[int | None], classes: int) -> list[float | None]:
     """Share of each class's own pictures that are predicted as it; None where there are none.
 
     Args:
-        model: as of `predict`.
-        pooled: (V, N) pooled features.
+        predictions: (V,) predicted classes.
         targets: V true classes, None where unknown.
         classes: C.
     """
     own, right = [0] * classes, [0] * classes
-    for target, prediction in zip(targets, predict(model, pooled).tolist(), strict=True):
+    for target, prediction in zip(targets, predictions.tolist(), strict=True):
         if target is not None:
             own[target] += 1
             right[target] += prediction == target

@@ -16,7 +16,7 @@ from files import whole_file
 from netdissect.activity import LayerSummary
 from netdissect.broden import Broden
 from netdissect.tally import TallyRow, interpretable, unique_detectors
-from report.figures import save_figure
+from report.figures import save_graph
 from report.overlays import JPEG_QUALITY, darken_outside, outline, strip, upsample
 from report.pages import plain_label, write_page
 
@@ -175,9 +175,7 @@ def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[s
     axes.set_ylabel("units")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=7, ncols=len(categories), loc="upper right")
-    save_figure(figure, path, path.with_suffix(".png"))
-    text = path.read_text(encoding="utf-8")
-    return text[text.index("<svg") :]
+    return save_graph(figure, path)
 
 
 def _counts(found: Sequence[TallyRow], category: str) -> dict[str, int]:

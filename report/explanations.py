@@ -58,7 +58,8 @@ def write_pages(folder: Path, explained: Explained) -> None:
         known=len(known),
         right=sum(image["verdict"] == "right" for image in known),
     )
-    _write_class_pages(folder, explained, images, common)
+    files = _class_files(explained.routes)
+    _write_class_pages(folder, explained, images, files, common)
     served = {unit["unit"]: unit["classes"] for unit in explained.routes["units"]}
     units = [{**unit, "classes": served.get(unit["unit"], [])} for unit in explained.units]
     write_page(
@@ -67,7 +68,7 @@ def write_pages(folder: Path, explained: Explained) -> None:
         **common,
         units=sorted(units, key=lambda unit: -len(unit["classes"])),
         routes=explained.routes,
-        files=_class_files(explained.routes),
+        files=files,
         dissection=explained.dissection,
     )
     write_page(
@@ -145,9 +146,13 @@ def _class_files(routes: dict[str, Any]) -> dict[int, str]:
 
 
 def _write_class_pages(
-    folder: Path, explained: Explained, images: list[dict[str, Any]], common: dict[str, Any]
+    folder: Path,
+    explained: Explained,
+    images: list[dict[str, Any]],
+    files: dict[int, str],
+    common: dict[str, Any],
 ) -> None:
-    routes, files = explained.routes, _class_files(explained.routes)
+    routes = explained.routes
     _write_matrix(folder / "vis" / "routes.png", routes)
     concepts = {unit["unit"]: unit for unit in explained.units}
     by_class = {row["class"]: row for row in routes["classes"]}

@@ -49,6 +49,13 @@ def save_figure(figure: Figure, *paths: Path) -> None:
                 figure.savefig(temporary)
 
 
+def save_graph(figure: Figure, path: Path) -> str:
+    """Write a figure as `path`, an SVG, and as a PNG beside it; returns the SVG for inlining."""
+    save_figure(figure, path, path.with_suffix(".png"))
+    text = path.read_text(encoding="utf-8")
+    return text[text.index("<svg") :]
+
+
 def faithfulness_graph(path: Path, faithfulness: dict[str, Any]) -> str:
     """Mean probability of the explained class as units are silenced or kept, with 95 % intervals.
 
@@ -70,9 +77,7 @@ def faithfulness_graph(path: Path, faithfulness: dict[str, Any]) -> str:
         axis.xaxis.get_major_locator().set_params(integer=True)
     axes[0].set_ylabel("probability of the class")
     axes[1].legend(frameon=False, fontsize=8)
-    save_figure(figure, path, path.with_suffix(".png"))
-    text = path.read_text(encoding="utf-8")
-    return text[text.index("<svg") :]
+    return save_graph(figure, path)
 
 
 def write_curves(path: Path, epochs: Sequence[dict[str, float]]) -> None:

@@ -98,12 +98,13 @@ def write_report(folder, names, model=None, topk=7, count=2, concept="thing", un
     pooled = torch.stack([explanation.pooled for explanation in explanations])
     records = [{"file": f"{concept}.jpg", "index": 3 + row, **explanation.record, "overlays": f"vis/{concept} #1.jpg"}
                for row, explanation in enumerate(explanations)]  # fmt: skip
+    predictions = torch.tensor([record["prediction"] for record in records])
     explained = torch.tensor([record["explained"] for record in records])
     for record, curves in zip(records, ablate_pictures(model, pooled, explained, 4, names), strict=True):
         record["ablation"] = curves
     routes = routes_record(routes_of(pooled, head_of(model).weight.detach(), explained, topk or 512), names, concepts,
                            f"{count} {concept}s")  # fmt: skip
-    for row, accuracy in zip(routes["classes"], class_accuracy(model, pooled, targets, len(names)), strict=True):
+    for row, accuracy in zip(routes["classes"], class_accuracy(predictions, targets, len(names)), strict=True):
         row["accuracy"] = accuracy
     faithfulness = faithfulness_record({concept: by_votes(model, pooled, explained, 4)}, f"{count} {concept}s")
     report = {"arch": concept, "topk": topk, "modelfile": concept, "nd_result": concept, "dataset": concept,
