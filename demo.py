@@ -28,15 +28,15 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 import settings
-from engine import describe_device, evaluate, pick_device, progress
+from engine import describe_device, evaluate_features, pick_device, progress
 from errors import ArgumentParser, UserError, run
 from explain.faithfulness import MOST_STEPS, ablate_pictures, at_random, by_votes, faithfulness_record
 from explain.pictures import FEATURE_LAYER, Explanation, explain_pictures
-from explain.routes import class_accuracy, predict, routes_of, routes_record
+from explain.routes import class_accuracy, routes_of, routes_record
+from explain.votes import predict
 from files import shown, whole_file
 from loader.places365 import (
     DataSource,
@@ -49,7 +49,6 @@ from loader.places365 import (
     val_transform,
 )
 from models import MODELS, load_snapshot, mark_of, parse_mark, run_name
-from models.hooks import layer_inputs
 from models.resnet import DENSE_MARK, head_of
 from models.snapshot import newest_snapshot
 from netdissect.tally import TallyRow, read_tally
@@ -175,7 +174,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         validation, pooled = evaluate_features(model, loader, device)
         print("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} pictures".format(**validation))
         targets, which = [int(target) for target in val_set.targets], f"{len(pooled)} validation pictures"
-        predictions = predict(model, pooled)
+        predictions = predict(head_of(model), pooled)
         explained = torch.tensor(targets) if args.explain == "target" else predictions
 
     # Which ways they went, and whether the explanations hold
@@ -189,7 +188,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     if rival:
         rival_pooled = evaluate_features(rival, make_loader(val_set, VAL_BATCH, args.workers, device), device)[1]
         name = f"{steps} largest votes of {shown(args.compare)}"
-        methods[name] = by_votes(rival, rival_pooled, predict(rival, rival_pooled), steps)
+        methods[name] = by_votes(rival, rival_pooled, predict(head_of(rival), rival_pooled), steps)
 
     # The pages
     report = {
@@ -350,13 +349,6 @@ def subjects(
         square = np.asarray(picture.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BILINEAR))
         place = (None, None) if own else (index, int(val_set.targets[index]))
         yield Subject(file, *place, transform(picture), square)
-
-
-def evaluate_features(model: nn.Module, loader: DataLoader, device: torch.device) -> tuple[dict[str, float], Tensor]:
-    """`evaluate`, and what the head saw meanwhile: the pooled features (V, N) of the loader's pictures."""
-    with layer_inputs(head_of(model)) as pooled:
-        metrics = evaluate(model, loader, device)
-    return metrics, torch.cat(pooled)
 
 
 def batched(items: Iterable[Subject], size: int) -> Iterator[list[Subject]]:

@@ -4,7 +4,7 @@ Every process of a run calls the same functions of this module in the same order
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 # How long a process waits for the others: the first one may draw a data set or write a report meanwhile.
 _PATIENCE = timedelta(hours=12)
@@ -30,6 +31,11 @@ def world() -> int:
 def is_first() -> bool:
     """Whether this process is the one that speaks and writes files."""
     return rank() == 0
+
+
+def share(count: int) -> range:
+    """Which of `count` things are this process's: every world-th, none of them another's too."""
+    return range(rank(), count, world())
 
 
 @contextmanager
@@ -57,6 +63,22 @@ def everyones(value: Any) -> list[Any]:
     values = [None] * world()
     dist.all_gather_object(values, value)
     return values
+
+
+def anyone(condition: bool) -> bool:
+    """Whether it holds in any of the processes."""
+    if world() == 1:
+        return condition
+    held = torch.tensor(int(condition))
+    dist.all_reduce(held, dist.ReduceOp.MAX)
+    return bool(held)
+
+
+def same_as_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrite the tensors, in place, with those of the first process."""
+    if world() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def wait() -> None:

@@ -3,7 +3,8 @@
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from tqdm import tqdm
 
 import distributed
 from errors import UserError
+from models.hooks import layer_inputs
+from models.resnet import head_of
 
 
 class NonFiniteLoss(RuntimeError):
@@ -67,30 +70,57 @@ def to_device(batch: Tensor, device: torch.device) -> Tensor:
     return batch.to(device, non_blocking=True, memory_format=torch.channels_last)
 
 
-class _Metrics:
-    """Running loss and accuracy of one pass over a loader."""
+@dataclass
+class Sums:
+    """What a pass over a loader has added up so far, in this process.
 
-    def __init__(self):
-        self._start = time.perf_counter()
-        self.count, self._loss_sum, self._hits = 0, 0.0, [0, 0]
+    Attributes:
+        steps: batches.
+        count: pictures.
+        loss: sum of their losses.
+        top1: of how many the true class is the most probable one.
+        top5: of how many it is among the five most probable ones.
+        seconds: since the pass began.
+        lr: learning rate of the first batch, if it is training.
+    """
 
-    def add(self, logits: Tensor, target: Tensor, loss_sum: float) -> None:
+    steps: int = 0
+    count: int = 0
+    loss: float = 0.0
+    top1: int = 0
+    top5: int = 0
+    seconds: float = 0.0
+    lr: float = 0.0
+
+    def add(self, logits: Tensor, target: Tensor, loss: float) -> None:
         """Take in a batch: logits (B, C), classes (B,), and the sum of its B losses."""
         best = logits.topk(min(5, logits.shape[1]), 1).indices  # (B, 5)
         hits = best == target[:, None]
-        self._hits[0] += int(hits[:, 0].sum())
-        self._hits[1] += int(hits.sum())
-        self._loss_sum += loss_sum
+        self.steps += 1
         self.count += len(target)
+        self.loss += loss
+        self.top1 += int(hits[:, 0].sum())
+        self.top5 += int(hits.sum())
+
+    def of_all(self) -> "Sums":
+        """The sums over all processes of the run."""
+        everyone = distributed.everyones(self)
+        added = {name: sum(getattr(sums, name) for sums in everyone) for name in ("count", "loss", "top1", "top5")}
+        return replace(self, **added, seconds=max(sums.seconds for sums in everyone))
 
     def result(self) -> dict[str, float]:
         """Mean loss, top1 and top5 (per cent; with C < 5 classes top5 is 100), images_per_second."""
         return {
-            "loss": self._loss_sum / self.count,
-            "top1": 100 * self._hits[0] / self.count,
-            "top5": 100 * self._hits[1] / self.count,
-            "images_per_second": self.count / (time.perf_counter() - self._start),
+            "loss": self.loss / self.count,
+            "top1": 100 * self.top1 / self.count,
+            "top5": 100 * self.top5 / self.count,
+            "images_per_second": self.count / self.seconds,
         }
+
+
+def never() -> bool:
+    """Nothing asks to stop."""
+    return False
 
 
 def train_one_epoch(
@@ -102,36 +132,56 @@ def train_one_epoch(
     amp: torch.dtype | None,
     scaler: torch.amp.GradScaler,
     epoch: int,
+    sums: Sums | None = None,
+    stop: Callable[[], bool] = never,
 ) -> dict[str, float]:
-    """Train for one epoch; the learning rate moves on after each batch.
+    """Train for one epoch, or for the rest of one; the learning rate moves on after each batch.
+
+    Args:
+        model: pictures (B, 3, H, W) -> logits (B, C).
+        loader: yields (pictures, classes), the same number of batches in all processes of the run.
+        optimizer: of the model's parameters.
+        scheduler: of the optimizer.
+        device: where the model is.
+        amp: autocast type, None for float32.
+        scaler: scales the loss where amp is float16, and does nothing otherwise.
+        epoch: its number, for people.
+        sums: what was added up in the epoch's earlier batches; goes on with those of this call.
+        stop: asked after each batch; if it is true in any process, all of them leave the rest of the epoch out.
 
     Returns:
-        loss (mean over the pictures), top1 and top5 (per cent, of the training crops), lr (of the first batch),
-        images_per_second.
+        loss (mean over the pictures of all processes), top1 and top5 (per cent, of the training crops), lr (of the
+        first batch), images_per_second.
 
     Raises:
         NonFiniteLoss: naming the batch. The weights are those from before it.
     """
     model.train()
-    lr = scheduler.get_last_lr()[0]
-    metrics = _Metrics()
-    bar = progress(loader, desc=f"epoch {epoch}", unit="batch")
-    for number, (images, target) in enumerate(bar):
+    sums = Sums() if sums is None else sums
+    if not sums.steps:
+        sums.lr = scheduler.get_last_lr()[0]
+    began = time.perf_counter() - sums.seconds
+    bar = progress(loader, desc=f"epoch {epoch}", unit="batch", initial=sums.steps, total=sums.steps + len(loader))
+    for images, target in bar:
         images, target = to_device(images, device), target.to(device, non_blocking=True)
         with torch.autocast(device.type, amp, enabled=amp is not None):
             logits = model(images)  # (B, 3, H, W) -> (B, C)
             loss = F.cross_entropy(logits.float(), target)
         value = loss.item()
         if not math.isfinite(value):
-            raise NonFiniteLoss(f"the loss is {value} in epoch {epoch}, batch {number}: lower --lr, or try --amp off")
+            where = f"epoch {epoch}, batch {sums.steps}"
+            raise NonFiniteLoss(f"the loss is {value} in {where}: lower --lr, or try --amp off")
         optimizer.zero_grad(set_to_none=True)
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()
         scheduler.step()
-        metrics.add(logits.detach(), target, value * len(target))
+        sums.add(logits.detach(), target, value * len(target))
+        sums.seconds = time.perf_counter() - began
         bar.set_postfix(loss=f"{value:.3f}", refresh=False)
-    return {**metrics.result(), "lr": lr}
+        if distributed.anyone(stop()):
+            break
+    return {**sums.of_all().result(), "lr": sums.lr}
 
 
 @torch.inference_mode()
@@ -140,26 +190,49 @@ def evaluate(
     loader: DataLoader,
     device: torch.device,
     amp: torch.dtype | None = None,
+    stop: Callable[[], bool] = never,
 ) -> dict[str, float]:
     """Mean cross-entropy and accuracy over a loader, in eval mode; the model's mode is restored.
 
     Args:
         model: pictures (B, 3, H, W) -> logits (B, C).
-        loader: yields (pictures, classes).
+        loader: yields (pictures, classes), in each process of the run its share.
         device: where the model is.
         amp: autocast type, None for float32.
+        stop: asked after each batch; if it is true, the rest is left out and the numbers mean little.
 
     Returns:
-        loss, top1 and top5 (per cent; with C < 5 classes top5 is 100), count, images_per_second.
+        loss, top1 and top5 (per cent; with C < 5 classes top5 is 100), count, images_per_second: of all processes.
     """
     training = model.training
     model.eval()
-    metrics = _Metrics()
+    sums, began = Sums(), time.perf_counter()
     for images, target in progress(loader, desc="validate", unit="batch"):
         images, target = to_device(images, device), target.to(device, non_blocking=True)
         with torch.autocast(device.type, amp, enabled=amp is not None):
             logits = model(images)  # (B, C)
         logits = logits.float()
-        metrics.add(logits, target, F.cross_entropy(logits, target, reduction="sum").item())
+        sums.add(logits, target, F.cross_entropy(logits, target, reduction="sum").item())
+        if stop():
+            break
+    sums.seconds = time.perf_counter() - began
     model.train(training)
-    return {**metrics.result(), "count": metrics.count}
+    sums = sums.of_all()
+    return {**sums.result(), "count": sums.count}
+
+
+def evaluate_features(
+    model: nn.Module,
+    loader: DataLoader,
+    device: torch.device,
+    amp: torch.dtype | None = None,
+    stop: Callable[[], bool] = never,
+) -> tuple[dict[str, float], Tensor]:
+    """`evaluate` a network of `models.build_model`, and keep what reached its head.
+
+    Returns:
+        the metrics, and the pooled features (V, N), float32 on the CPU, of this process's pictures.
+    """
+    with layer_inputs(head_of(model)) as pooled:
+        metrics = evaluate(model, loader, device, amp, stop)
+    return metrics, torch.cat(pooled) if pooled else torch.empty(0, head_of(model).in_features)

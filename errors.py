@@ -1,11 +1,14 @@
-"""How a user's mistake is reported: one line on stderr and exit code 2, never a traceback."""
+"""How a run ends early: a user's mistake is one line on stderr and exit code 2, never a traceback; and signals."""
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 
 class UserError(ValueError):
@@ -17,6 +20,21 @@ class UserError(ValueError):
         if message.startswith("Caught UserError"):
             message = message.strip().rsplit("UserError: ", 1)[-1]
         super().__init__(message)
+
+
+class Terminated(Exception):
+    """SIGTERM came, and what was to be saved is; the message says where."""
+
+
+@contextmanager
+def noting_sigterm() -> Iterator[Callable[[], bool]]:
+    """Within the block SIGTERM does not end the process: the yielded function says whether one has come."""
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -33,7 +51,7 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def run(entry: Callable[[], None], name: str) -> None:
-    """Call `entry`; a UserError ends the process with `name: error: ...` and code 2, Ctrl-C with code 130."""
+    """Call `entry`; a UserError ends the process with `name: error: ...` and code 2, Ctrl-C 130, SIGTERM 143."""
     try:
         entry()
     except UserError as error:
@@ -42,3 +60,6 @@ def run(entry: Callable[[], None], name: str) -> None:
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except Terminated as terminated:
+        print(f"{name}: terminated: {terminated}", file=sys.stderr)
+        sys.exit(EXIT_TERMINATED)

@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import ConstantLR
 
 import settings
 from engine import pick_amp, train_one_epoch
-from loader.places365 import find_dataset, make_loader, train_transform
+from loader.places365 import epoch_loader, find_dataset, train_transform
 from models import build_model
 
 WARM_UP = 3  # steps before the clock runs
@@ -79,7 +79,8 @@ def main(args: argparse.Namespace) -> None:
         plain = None
         for name, epoch in cases.items():
             torch.manual_seed(0)
-            batches = Timed(make_loader(train_set, args.batch_size, args.workers, device, shuffle=True), args.steps)
+            loader = epoch_loader(train_set, args.batch_size, args.workers, device, seed=0, epoch=0)
+            batches = Timed(loader, args.steps)
             model = build_model(settings.ARCH, len(source.classes), 5)
             optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
             epoch(model, batches, optimizer, device)

@@ -20,7 +20,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from engine import progress
-from explain.routes import chosen_votes
+from explain.votes import chosen_votes
 from models.resnet import head_of
 
 MOST_STEPS = 20  # units of a picture that are silenced, if its K is greater

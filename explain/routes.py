@@ -16,13 +16,11 @@ import torch
 from scipy.spatial.distance import pdist, squareform
 from sklearn.cluster import SpectralCoclustering
 from sklearn.exceptions import ConvergenceWarning
-from torch import Tensor, nn
+from torch import Tensor
 
 from explain.pictures import Concept
-from explain.votes import ordered_votes
-from models.resnet import head_of
+from explain.votes import BLOCK_ELEMENTS, chosen_votes
 
-BLOCK_ELEMENTS = 1 << 21  # votes that are sorted at one time
 PAIR_BLOCK = 1024  # pictures that are compared with as many others at one time
 
 
@@ -79,27 +77,6 @@ class Use(NamedTuple):
     class_: int
     frequency: float
     mean_vote: float
-
-
-def chosen_votes(pooled: Tensor, weight: Tensor, classes: Tensor, topk: int) -> tuple[Tensor, Tensor]:
-    """The units whose votes are chosen, and the votes, largest first; equal votes in the order of their units.
-
-    Args:
-        pooled: (V, N) pooled features.
-        weight: (C, N) weights of the head.
-        classes: (V,) int64, the explained class of each picture.
-        topk: K; N for a dense head. Fewer than K for its largest votes only.
-
-    Returns:
-        units (V, K) int64, from 0, and votes (V, K). Memory beyond them is bounded.
-    """
-    rows = max(1, BLOCK_ELEMENTS // pooled.shape[1])
-    votes, units = [], []
-    for features, explained in zip(pooled.split(rows), classes.split(rows), strict=True):
-        vote, unit = ordered_votes(features, weight[explained])  # (v, N)
-        votes.append(vote[:, :topk].clone())  # a view would keep all N
-        units.append(unit[:, :topk].clone())
-    return torch.cat(units), torch.cat(votes)
 
 
 def routes_of(pooled: Tensor, weight: Tensor, classes: Tensor, topk: int) -> Routes:
@@ -303,14 +280,6 @@ def routes_record(
             for unit, served in sorted(classes_of_units(routes).items())
         ],
     }  # fmt: skip
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, pooled: Tensor) -> Tensor:
-    """The classes (V,) that a network of `models.build_model` predicts from pooled features (V, N)."""
-    head = head_of(model)
-    blocks = pooled.split(PAIR_BLOCK)
-    return torch.cat([head(block.to(head.weight.device)).argmax(1).cpu() for block in blocks])
 
 
 def class_accuracy(predictions: Tensor, targets: Sequence[int | None], classes: int) -> list[float | None]:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+BLOCK_ELEMENTS = 1 << 21  # votes that are looked at at one time
 
 
 @dataclass(frozen=True)
@@ -67,3 +69,40 @@ def class_votes(pooled: Tensor, weight: Tensor, bias: float, topk: int) -> Class
 
 def _percent_of(part: Tensor, whole: Tensor) -> Tensor:
     return 100 * part / whole if whole > 0 else torch.zeros_like(part)
+
+
+@torch.inference_mode()
+def predict(head: nn.Linear, pooled: Tensor) -> Tensor:
+    """The classes (V,) that a head, dense or DKA, predicts from pooled features (V, N)."""
+    blocks = pooled.split(max(1, BLOCK_ELEMENTS // pooled.shape[1]))
+    return torch.cat([head(block.to(head.weight.device)).argmax(1).cpu() for block in blocks])
+
+
+def chosen_votes(pooled: Tensor, weight: Tensor, classes: Tensor, topk: int) -> tuple[Tensor, Tensor]:
+    """The units whose votes are chosen, and the votes, largest first; equal votes in the order of their units.
+
+    Args:
+        pooled: (V, N) pooled features.
+        weight: (C, N) weights of the head.
+        classes: (V,) int64, the explained class of each picture.
+        topk: K; N for a dense head. Fewer than K for its largest votes only.
+
+    Returns:
+        units (V, K) int64, from 0, and votes (V, K). Memory beyond them is bounded.
+    """
+    rows = max(1, BLOCK_ELEMENTS // pooled.shape[1])
+    votes, units = [], []
+    for features, explained in zip(pooled.split(rows), classes.split(rows), strict=True):
+        vote, unit = ordered_votes(features, weight[explained])  # (v, N)
+        votes.append(vote[:, :topk].clone())  # a view would keep all N
+        units.append(unit[:, :topk].clone())
+    return torch.cat(units), torch.cat(votes)
+
+
+def times_voted(pooled: Tensor, weight: Tensor, classes: Tensor, topk: int) -> Tensor:
+    """(N,) int64: in how many of V pictures a unit has a part, a chosen vote other than zero; as `chosen_votes`.
+
+    Their sum over V is the number of units per example; a unit of 0 is dead, as far as these pictures tell.
+    """
+    units, votes = chosen_votes(pooled, weight, classes, topk)  # (V, K)
+    return units[votes != 0].bincount(minlength=pooled.shape[1])

@@ -1,23 +1,27 @@
 """Data sets in Places365's layout (and Fashion-MNIST): where they are, their class names, transforms and loaders."""
 
 import gzip
+import math
 import os
 import shutil
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from easydict import EasyDict
 from PIL import Image, ImageOps
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision.datasets import FashionMNIST, ImageFolder
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms import InterpolationMode, v2
 
+import distributed
 import settings
 from errors import UserError
 from files import whole_file
@@ -27,6 +31,8 @@ from loader.mini_places import ensure_mini_places
 # One line per category, in Places365's own order and spelled as the easyformat folders are.
 # Source: categories_places365.txt of github.com/CSAILVision/places365.
 CATEGORIES_FILE = Path(__file__).with_name("categories_places365.txt")
+
+_EPOCHS_APART = 100_003  # DistributedSampler shuffles by seed + epoch: runs of two seeds must not meet
 
 FASHION_MNIST_STEMS = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
@@ -303,11 +309,65 @@ def _fashion_mnist_folder(candidates: list[Path], unpack_to: Path) -> Path | Non
 
 
 def make_loader(
-    dataset: Dataset, batch_size: int, workers: int, device: torch.device, shuffle: bool = False
+    dataset: Dataset, batch_size: int, workers: int, device: torch.device, sampler: Sequence[int] | None = None
 ) -> DataLoader:
-    """Batches of (pictures (B, 3, H, W), classes (B,)).
+    """Batches of (pictures (B, 3, H, W), classes (B,)), in the order of `sampler`; None takes all, as they come.
 
-    Order and crops follow torch's global random state at the start of each pass: workers live for one pass, and are
-    seeded by it.
+    Its worker processes leave SIGTERM to the process that they work for, which may have something to save first.
     """
-    return DataLoader(dataset, batch_size, shuffle=shuffle, num_workers=workers, pin_memory=device.type == "cuda")
+    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=workers, pin_memory=device.type == "cuda",
+                      worker_init_fn=_ignore_sigterm)  # fmt: skip
+
+
+def _ignore_sigterm(_: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class Reproducible(Dataset):
+    """Samples whose random transforms follow from the seed, the epoch and the sample's index, and from nothing else.
+
+    So an epoch's crops are the same in whatever process they are made, and wherever in the epoch a run begins.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int, epoch: int):
+        self._dataset, self._seed, self._epoch = dataset, seed, epoch
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int):
+        (state,) = np.random.SeedSequence((self._seed, self._epoch, index)).generate_state(1)
+        with torch.random.fork_rng(devices=()):
+            torch.default_generator.manual_seed(int(state))
+            return self._dataset[index]
+
+
+def epoch_loader(
+    dataset: Dataset, batch_size: int, workers: int, device: torch.device, seed: int, epoch: int, start: int = 0
+) -> DataLoader:
+    """The training batches of one epoch that are this process's, shuffled.
+
+    The processes of a run share each batch, so that they see together what one process would see alone; but where the
+    pictures cannot be shared equally, the last few of the epoch's order, others each time, are left out.
+
+    Args:
+        dataset: the training pictures with their transform.
+        batch_size: of all processes together, a multiple of their number.
+        workers: processes that read pictures, per process of the run.
+        device: where the batches go.
+        seed: the run's.
+        epoch: from 0; with the seed it determines order and crops.
+        start: number of batches to pass over, because they were trained on before the run was interrupted.
+    """
+    own_batch = batch_size // distributed.world()
+    order = DistributedSampler(
+        dataset, distributed.world(), distributed.rank(), seed=_EPOCHS_APART * seed, drop_last=True
+    )
+    order.set_epoch(epoch)
+    own = list(order)[start * own_batch :]
+    return make_loader(Reproducible(dataset, seed, epoch), own_batch, workers, device, own)
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Number of batches of `epoch_loader`, from the first."""
+    return math.ceil(len(dataset) // distributed.world() / (batch_size // distributed.world()))

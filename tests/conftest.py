@@ -1,12 +1,19 @@
-"""Small trees in Places365's and Broden's layouts, made on the fly."""
+"""Small trees in Places365's and Broden's layouts, made on the fly, and a network trained on one."""
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+import train
+
+ROOT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(2)
 
@@ -118,3 +125,27 @@ def tree(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def broden(tmp_path_factory) -> Path:
     return write_small_broden(tmp_path_factory.mktemp("broden") / "tiny_broden")
+
+
+def run_train(root, *flags):
+    """train.py's main, writing below `root`."""
+    patch = pytest.MonkeyPatch()
+    with patch.context() as context:
+        context.setattr(train, "ROOT", root)
+        defaults = ["--epochs", "2", "--batch_size", "4", "--lr", "0.01", "--workers", "0", "--device", "cpu"]
+        return train.main(train.get_args_parser().parse_args([*defaults, *map(str, flags)]))
+
+
+def call(*command, cwd=ROOT):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(
+        [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(tree, tmp_path_factory):
+    """A workspace with a DKA network trained for two epochs on the tiny tree."""
+    root = tmp_path_factory.mktemp("workspace")
+    metrics = run_train(root, "--mark", "t5", "--dataset", tree)
+    return root, root / "snapshot/pytorch_resnet18_fc_ma_t5_tiny_places/epoch_1.pth", metrics

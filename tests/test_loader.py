@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -13,10 +14,12 @@ import settings
 from errors import UserError
 from loader.places365 import (
     class_names,
+    epoch_loader,
     explain_transform,
     find_dataset,
     make_loader,
     read_image,
+    steps_per_epoch,
     train_transform,
     val_transform,
 )
@@ -79,19 +82,19 @@ def test_mini_places_is_the_default_elsewhere(tmp_path, capsys, monkeypatch):
     assert "using the embedded data set mini_places" in capsys.readouterr().err
 
 
-def test_order_and_crops_depend_on_the_seed_alone(tree):
+def test_order_and_crops_follow_from_seed_and_epoch_alone(tree):
     train = find_dataset(str(tree)).dataset("train", train_transform(settings.DATASETS.fashion_mnist))
 
-    def epoch(workers, seed):
-        loader = make_loader(train, 4, workers, torch.device("cpu"), shuffle=True)
-        torch.manual_seed(seed)
-        batches = list(loader)
-        return torch.cat([images for images, _ in batches]), torch.cat([classes for _, classes in batches])
+    def batches(workers, seed=5, epoch=2, start=0):
+        return list(epoch_loader(train, 5, workers, torch.device("cpu"), seed, epoch, start))
 
-    (images, classes), (again, same) = epoch(1, 5), epoch(1, 5)
-    assert torch.equal(images, again)
-    assert torch.equal(classes, same)
-    assert not torch.equal(epoch(1, 6)[0], images)
+    whole = batches(workers=0)
+    assert [len(images) for images, _ in whole] == [5, 5, 2] and steps_per_epoch(train, 5) == 3
+    assert torch.cat([classes for _, classes in whole]).bincount().tolist() == [4, 4, 4]
+    for again, expected in ((batches(0), whole), (batches(2), whole), (batches(0, start=1), whole[1:])):
+        assert all(map(torch.equal, chain(*again), chain(*expected)))
+    for other in (batches(0, seed=6), batches(0, epoch=3)):
+        assert not torch.equal(other[0][0], whole[0][0])
 
 
 @pytest.mark.parametrize("dataset, message", [

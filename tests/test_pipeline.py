@@ -1,61 +1,26 @@
-"""The three steps, train -> dissect -> explain, on tiny trees; and what a user's mistakes lead to."""
+"""Dissecting and explaining a network that was trained on a tiny tree; and what a user's mistakes lead to."""
 
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import write_tree
+from conftest import ROOT, call, write_tree
 from PIL import Image
 
 import demo
-import train
-from engine import NonFiniteLoss, evaluate
 from errors import UserError
-from files import alone_in
-from loader.places365 import find_dataset, make_loader, val_transform
-from models import build_model, load_snapshot
+from models import build_model
 from models.snapshot import save_snapshot
 from netdissect import main as dissection
 from netdissect.tally import read_tally
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def run_train(root, *flags):
-    """train.py's main, writing below `root`."""
-    patch = pytest.MonkeyPatch()
-    with patch.context() as context:
-        context.setattr(train, "ROOT", root)
-        defaults = ["--epochs", "2", "--batch_size", "4", "--lr", "0.01", "--workers", "0", "--device", "cpu"]
-        return train.main(train.get_args_parser().parse_args([*defaults, *map(str, flags)]))
-
 
 def run_demo(*flags):
     return demo.main(demo.get_args_parser().parse_args(["--workers", "0", "--device", "cpu", *map(str, flags)]))
-
-
-def call(*command, cwd=ROOT):
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True
-    )
-
-
-@pytest.fixture(scope="module")
-def trained(tree, tmp_path_factory):
-    """A workspace with a DKA network trained for two epochs on the tiny tree."""
-    root = tmp_path_factory.mktemp("workspace")
-    metrics = run_train(root, "--mark", "t5", "--dataset", tree)
-    return root, root / "snapshot/pytorch_resnet18_fc_ma_t5_tiny_places/epoch_1.pth", metrics
 
 
 @pytest.fixture(scope="module")
@@ -67,130 +32,6 @@ def dissected(trained, broden):
                 "--topn", 3, "--gpu", "False", cwd=ROOT / "netdissect")  # fmt: skip
     assert done.returncode == 0, done.stderr
     return output
-
-
-def test_training_leaves_snapshots_and_numbers(trained, tree):
-    root, snapshot, metrics = trained
-    model, about = load_snapshot(snapshot)
-    assert (about["epoch"], about["arch"], about["topk"], about["dataset"]) == (1, "resnet18_fc_ma", 5, "tiny_places")
-    assert about["classes"] == ["bakery-shop", "beach", "tundra"]
-    results = root / "result/pytorch_resnet18_fc_ma_t5_tiny_places"
-    lines = [json.loads(line) for line in (results / "train.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [0, 1]
-    with Image.open(results / "curves.png") as curves:
-        assert curves.size[0] > 1000
-    assert {"train_loss", "val_top1", "val_top5", "lr", "images_per_second"} <= set(lines[0])
-    assert about["best_prec1"] == pytest.approx(max(line["val_top1"] for line in lines), abs=1e-4)
-    assert "K = 5" in (results / "train.log").read_text()
-    source = find_dataset(str(tree))
-    loader = make_loader(source.dataset("val", val_transform(source.spec)), 4, 0, torch.device("cpu"))
-    again = evaluate(model, loader, torch.device("cpu"), train.pick_amp("auto", torch.device("cpu")))
-    assert again["top1"] == pytest.approx(metrics["top1"])
-    assert again["loss"] == pytest.approx(metrics["loss"], abs=1e-3)
-
-
-def test_a_resumed_run_ends_as_an_undisturbed_one(trained, tree, tmp_path):
-    _, snapshot, _ = trained
-    first = snapshot.with_name("epoch_0.pth")
-    run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", first)
-    resumed = torch.load(tmp_path / "snapshot" / snapshot.parent.name / "epoch_1.pth")["state_dict"]
-    expected = torch.load(snapshot)["state_dict"]
-    assert all(torch.equal(resumed[key], expected[key]) for key in expected)
-    with pytest.raises(UserError, match="nothing is left to train"):
-        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto")
-    with pytest.raises(UserError, match="its schedule cannot go on"):
-        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto", "--epochs", 9)
-
-
-def test_a_truncated_snapshot_is_named_and_the_one_before_is_used(trained, tree, tmp_path, capsys):
-    _, snapshot, _ = trained
-    folder = tmp_path / "snapshot" / snapshot.parent.name
-    folder.mkdir(parents=True)
-    for name in ("epoch_0.pth", "epoch_1.pth"):
-        shutil.copy(snapshot.with_name(name), folder / name)
-    (folder / "epoch_1.pth").write_bytes(snapshot.read_bytes()[:-1000])
-    (folder / ".epoch_1-x8s1.pth").write_bytes(b"left by a run that was killed")
-    run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto")
-    assert re.search(r"epoch_1.pth: unreadable or truncated .*: taking the one before", capsys.readouterr().out)
-    assert equal_weights(folder / "epoch_1.pth", snapshot)
-    assert sorted(path.name for path in folder.iterdir()) == ["epoch_0.pth", "epoch_1.pth"]
-    for name in ("epoch_0.pth", "epoch_1.pth"):
-        (folder / name).write_bytes(b"")
-    with pytest.raises(UserError, match="none of the 2 snapshots can be read"):
-        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto")
-
-
-def equal_weights(one, other):
-    one, other = (torch.load(path)["state_dict"] for path in (one, other))
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-@pytest.mark.parametrize("moment", ["while it trains", "while it saves"])
-def test_a_killed_run_is_resumed_as_if_nothing_had_happened(trained, tree, tmp_path, moment):
-    """kill -9 in the second epoch, then --resume auto: the weights of an undisturbed run, bit for bit."""
-    _, snapshot, _ = trained
-    folder = tmp_path / "snapshot" / snapshot.parent.name
-    script = f"""
-import os, signal, sys, pathlib
-import torch, train
-train.ROOT = pathlib.Path({str(tmp_path)!r})
-torch.set_num_threads(2)
-step = torch.optim.SGD.step
-save = torch.save
-def kill(): os.kill(os.getpid(), signal.SIGKILL)
-def dying_step(self, *args, **kwargs):
-    if os.path.exists({str(folder / "epoch_0.pth")!r}) and {moment == "while it trains"}:
-        kill()
-    return step(self, *args, **kwargs)
-def dying_save(data, path):
-    save(data, path)
-    if data["epoch"] == 1:
-        pathlib.Path(path).write_bytes(pathlib.Path(path).read_bytes()[:1000])
-        kill()
-torch.optim.SGD.step = dying_step
-torch.save = dying_save
-train.main(train.get_args_parser().parse_args(sys.argv[1:]))
-"""
-    flags = ["--mark", "t5", "--dataset", tree, "--epochs", 2, "--batch_size", 4, "--lr", 0.01, "--workers", 0,
-             "--device", "cpu"]  # fmt: skip
-    killed = call("-c", script, *flags)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert (folder / "epoch_0.pth").is_file() and not (folder / "epoch_1.pth").exists()
-    run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto")
-    assert equal_weights(folder / "epoch_1.pth", snapshot)
-    lines = (tmp_path / "result" / folder.name / "train.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [0, 1]
-
-
-def test_the_last_snapshots_and_the_best_stay(tmp_path):
-    tops = [10.0, 50.0, 20.0, 50.0, 30.0, 31.0]
-    for epoch in range(6):
-        (tmp_path / f"epoch_{epoch}.pth").touch()
-    lines = [{"epoch": epoch, "val_top1": top} for epoch, top in enumerate(tops)]
-    train.remove_old_snapshots(tmp_path, lines, keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch_1.pth", "epoch_4.pth", "epoch_5.pth"]
-
-
-def test_two_runs_of_one_name(trained, tree):
-    root, snapshot, _ = trained
-    before = snapshot.read_bytes()
-    with alone_in(root / "result" / snapshot.parent.name), pytest.raises(UserError, match="another run is writing"):
-        run_train(root, "--mark", "t5", "--dataset", tree)
-    assert snapshot.read_bytes() == before
-
-
-def test_finetuning_a_dense_network_into_a_dka_one(trained, tree, tmp_path):
-    run_train(tmp_path, "--arch", "resnet18", "--dataset", tree, "--epochs", 1)
-    dense = tmp_path / "snapshot/pytorch_resnet18_dense_tiny_places/epoch_0.pth"
-    assert load_snapshot(dense)[1]["topk"] is None
-    run_train(tmp_path, "--mark", "t3", "--dataset", tree, "--finetune", dense, "--epochs", 1)
-    assert load_snapshot(tmp_path / "snapshot/pytorch_resnet18_fc_ma_t3_tiny_places/epoch_0.pth")[1]["topk"] == 3
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(tree, tmp_path):
-    with pytest.raises(NonFiniteLoss, match=r"the loss is (nan|inf) in epoch 0, batch \d"):
-        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--lr", 1e30)
-    assert not (tmp_path / "snapshot").exists()
 
 
 def test_dissection_names_every_unit(dissected):
@@ -356,24 +197,6 @@ def test_explaining_the_true_class_of_a_count_of_pictures(trained, tree, tmp_pat
     assert all(image["explained"] == image["target"] for image in report["images"])
     assert all((len(image["units"]), image["others"]["count"]) == (2, 3) for image in report["images"])
     assert report["nd_result"] is None
-
-
-@pytest.mark.parametrize("flags, message", [
-    (["--mark", "x"], "mark 'x': expected `t` and the number of votes K"),
-    (["--mark", "t513"], "K = 513: resnet18_fc_ma has 512 pooled features"),
-    (["--arch", "vgg16"], "--arch vgg16: expected one of resnet18"),
-    (["--dataset", "/nowhere/at/all"], "data set '/nowhere/at/all': expected places365"),
-    (["--epochs", "0"], "--epochs 0: expected at least 1"),
-    (["--lr", "-1"], "--lr -1.0: expected a positive number"),
-    (["--device", "tpu"], "device 'tpu': expected auto, cpu"),
-    (["--device", "cuda:99"], "device 'cuda:99': this machine has"),
-    (["--resume", "no.pth"], "snapshot no.pth: no such file"),
-    (["--finetune", "no.pth"], "snapshot no.pth: no such file"),
-])  # fmt: skip
-def test_mistakes_in_training(tree, tmp_path, flags, message):
-    with pytest.raises(UserError, match=message.replace("(", r"\(")):
-        run_train(tmp_path, "--dataset", tree, *flags)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("flags, message", [

@@ -12,7 +12,8 @@ from torch import nn
 
 from explain import faithfulness, routes
 from explain.faithfulness import Curves, ablation_curves, faithfulness_record, mean_interval, random_order
-from explain.routes import bicluster_order, chosen_votes, class_accuracy, nearest_classes, routes_of, routes_record
+from explain.routes import bicluster_order, class_accuracy, nearest_classes, routes_of, routes_record
+from explain.votes import chosen_votes, predict, times_voted
 from models import build_model
 from models.dynamic_k import DynamicKLinear
 from netdissect.tally import TallyRow
@@ -36,6 +37,8 @@ def test_chosen_votes_worked_by_hand():
     assert votes.tolist() == [[3, 1], [4, 2], [5, 2]]
     silent = chosen_votes(torch.zeros(1, 3), WEIGHT, CLASSES[:1], 2)
     assert silent[0].tolist() == [[0, 1]]  # equal votes in the order of their units
+    assert times_voted(POOLED, WEIGHT, CLASSES, 2).tolist() == [2, 3, 1]
+    assert times_voted(POOLED, WEIGHT, CLASSES, 3).tolist() == [2, 3, 1]  # votes of zero are no part
 
 
 def test_routes_worked_by_hand():
@@ -116,7 +119,7 @@ def test_accuracy_of_classes():
     torch.manual_seed(0)
     model = build_model("resnet18_fc_ma", 3, 5).eval()
     pooled = torch.rand(6, 512)
-    predictions = routes.predict(model, pooled)
+    predictions = predict(model.rfc, pooled)
     best = predictions.tolist()
     assert class_accuracy(predictions, [*best[:5], None], 3)[best[0]] == 1.0
     other = [(class_ + 1) % 3 for class_ in best]

@@ -1,0 +1,372 @@
+"""Training: what it leaves, how it goes on after it was ended, alone and in several processes; and mistakes."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import ROOT, call, run_train, write_tree
+from PIL import Image
+
+import distributed
+import rehearsal
+import runs
+import train
+from engine import NonFiniteLoss, evaluate, evaluate_features
+from errors import UserError
+from files import alone_in
+from loader.places365 import find_dataset, make_loader, val_transform
+from models import build_model, load_snapshot
+
+
+def test_training_leaves_snapshots_and_numbers(trained, tree):
+    root, snapshot, metrics = trained
+    model, about = load_snapshot(snapshot)
+    assert (about["epoch"], about["arch"], about["topk"], about["dataset"]) == (1, "resnet18_fc_ma", 5, "tiny_places")
+    assert about["classes"] == ["bakery-shop", "beach", "tundra"]
+    results = root / "result/pytorch_resnet18_fc_ma_t5_tiny_places"
+    lines = [json.loads(line) for line in (results / "train.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1]
+    with Image.open(results / "curves.png") as curves:
+        assert curves.size[0] > 1000
+    assert {"train_loss", "val_top1", "val_top5", "lr", "images_per_second"} <= set(lines[0])
+    assert about["best_prec1"] == pytest.approx(max(line["val_top1"] for line in lines), abs=1e-4)
+    assert "K = 5" in (results / "train.log").read_text()
+    source = find_dataset(str(tree))
+    loader = make_loader(source.dataset("val", val_transform(source.spec)), 4, 0, torch.device("cpu"))
+    again = evaluate(model, loader, torch.device("cpu"), train.pick_amp("auto", torch.device("cpu")))
+    assert again["top1"] == pytest.approx(metrics["top1"])
+    assert again["loss"] == pytest.approx(metrics["loss"], abs=1e-3)
+
+
+def test_a_resumed_run_ends_as_an_undisturbed_one(trained, tree, tmp_path):
+    _, snapshot, _ = trained
+    first = snapshot.with_name("epoch_0.pth")
+    run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", first)
+    resumed = torch.load(tmp_path / "snapshot" / snapshot.parent.name / "epoch_1.pth")["state_dict"]
+    expected = torch.load(snapshot)["state_dict"]
+    assert all(torch.equal(resumed[key], expected[key]) for key in expected)
+    with pytest.raises(UserError, match="nothing is left to train"):
+        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto")
+    with pytest.raises(UserError, match="of a run with epochs 2, not epochs 9: it cannot go on so"):
+        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto", "--epochs", 9)
+
+
+def test_a_truncated_snapshot_is_named_and_the_one_before_is_used(trained, tree, tmp_path, capsys):
+    _, snapshot, _ = trained
+    folder = tmp_path / "snapshot" / snapshot.parent.name
+    folder.mkdir(parents=True)
+    for name in ("epoch_0.pth", "epoch_1.pth"):
+        shutil.copy(snapshot.with_name(name), folder / name)
+    (folder / "epoch_1.pth").write_bytes(snapshot.read_bytes()[:-1000])
+    (folder / ".epoch_1-x8s1.pth").write_bytes(b"left by a run that was killed")
+    run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto")
+    assert re.search(r"epoch_1.pth: unreadable or truncated .*: taking the one before", capsys.readouterr().out)
+    assert equal_weights(folder / "epoch_1.pth", snapshot)
+    assert sorted(path.name for path in folder.iterdir()) == ["epoch_0.pth", "epoch_1.pth"]
+    for name in ("epoch_0.pth", "epoch_1.pth"):
+        (folder / name).write_bytes(b"")
+    with pytest.raises(UserError, match="none of the 2 snapshots can be read"):
+        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto")
+
+
+def equal_weights(one, other):
+    one, other = (torch.load(path)["state_dict"] for path in (one, other))
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def equal_numbers(one, other):
+    """Whether the epochs' lines of two runs are the same, but for the speed."""
+    one, other = ([{**line, "images_per_second": 0} for line in runs.read_epochs(folder)] for folder in (one, other))
+    return one == other
+
+
+def script(root, disturbance):
+    """A program that is train.py, writing below `root`, with something that happens to it."""
+    return f"""
+import os, pathlib, signal
+import torch, errors, train
+train.ROOT = pathlib.Path({str(root)!r})
+torch.set_num_threads(2)
+step, save, evaluate = torch.optim.SGD.step, torch.save, train.evaluate_features
+steps, me = [], os.getpid()
+{disturbance}
+errors.run(train.cli, "train.py")
+"""
+
+
+FLAGS = ["--epochs", 2, "--batch_size", 4, "--lr", 0.01, "--device", "cpu"]
+KILLED_IN_TRAINING = """
+def dying_step(self, *args, **kwargs):
+    steps.append(1)
+    if len(steps) == 5: os.kill(me, signal.SIGKILL)
+    return step(self, *args, **kwargs)
+torch.optim.SGD.step = dying_step
+"""
+KILLED_IN_SAVING = """
+def dying_save(data, path):
+    save(data, path)
+    if data["epoch"] == 1:
+        pathlib.Path(path).write_bytes(pathlib.Path(path).read_bytes()[:1000])
+        os.kill(me, signal.SIGKILL)
+torch.save = dying_save
+"""
+TERMINATED_IN_TRAINING = """
+def doomed_step(self, *args, **kwargs):
+    steps.append(1)
+    if len(steps) == 5: os.killpg(0, signal.SIGTERM)  # its data loading processes get the signal too
+    return step(self, *args, **kwargs)
+torch.optim.SGD.step = doomed_step
+"""
+TERMINATED_IN_VALIDATION = """
+def doomed_evaluation(*args):
+    os.kill(me, signal.SIGTERM)
+    return evaluate(*args)
+train.evaluate_features = doomed_evaluation
+"""
+
+
+@pytest.mark.parametrize("disturbance, code, left", [
+    (KILLED_IN_TRAINING, -signal.SIGKILL, {"epoch_0.pth"}),
+    (KILLED_IN_SAVING, -signal.SIGKILL, {"epoch_0.pth"}),
+    (TERMINATED_IN_TRAINING, 143, {"epoch_0.pth", "interrupted.pth"}),
+    (TERMINATED_IN_VALIDATION, 143, {"interrupted.pth"}),
+], ids=["kill -9 in training", "kill -9 in saving", "SIGTERM in training", "SIGTERM in validation"])  # fmt: skip
+def test_a_run_that_was_ended_goes_on_as_if_nothing_had_happened(trained, tree, tmp_path, disturbance, code, left):
+    """--resume auto leads to the weights of an undisturbed run, bit for bit, and to its numbers."""
+    root, snapshot, _ = trained
+    folder = tmp_path / "snapshot" / snapshot.parent.name
+    ended = subprocess.run(
+        [sys.executable, "-c", script(tmp_path, disturbance), "--dataset", tree, *map(str, FLAGS), "--workers", "2"],
+        cwd=ROOT, capture_output=True, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert ended.returncode == code, ended.stderr
+    assert {path.name for path in folder.glob("[!.]*")} == left
+    if code == 143:
+        assert ended.stderr.startswith("train.py: terminated: saved ") and ended.stderr.count("\n") == 1
+        assert load_snapshot(folder / "interrupted.pth")[1]["topk"] == 5
+    run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto")
+    assert sorted(path.name for path in folder.iterdir()) == ["epoch_0.pth", "epoch_1.pth"]
+    assert equal_weights(folder / "epoch_1.pth", snapshot)
+    assert equal_numbers(*(place / "result" / folder.name for place in (root, tmp_path)))
+
+
+def torchrun(file, *arguments, restarts=0):
+    return call("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", f"--max_restarts={restarts}",
+                file, *arguments)  # fmt: skip
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    """With BatchNorm's running statistics, as its own batch's would be of each process's half."""
+    program = tmp_path / "gradients.py"
+    program.write_text(f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+import torch
+from torch.nn.parallel import DistributedDataParallel
+import distributed
+from loader.places365 import epoch_loader
+from models import build_model
+with distributed.joined():
+    generator = torch.Generator().manual_seed(0)
+    data = torch.utils.data.TensorDataset(torch.randn(11, 3, 64, 64, generator=generator), torch.arange(11) % 3)
+    torch.manual_seed(distributed.rank())  # as DistributedDataParallel starts from the first one's weights
+    model = build_model("resnet18_fc_ma", 3, 5).eval()
+    step_model = DistributedDataParallel(model) if distributed.world() > 1 else model
+    seen = 0
+    for images, target in epoch_loader(data, 4, 0, torch.device("cpu"), 0, 0, start=1):
+        torch.nn.functional.cross_entropy(step_model(images), target).backward()
+        seen += len(target)
+        break
+    if distributed.is_first():
+        torch.save({{name: value.grad for name, value in model.named_parameters()}}, sys.argv[1])
+        print("pictures", seen)
+""")
+    one, two = call(program, tmp_path / "1.pth"), torchrun(program, tmp_path / "2.pth")
+    assert (one.stdout, two.stdout) == ("pictures 4\n", "pictures 2\n"), one.stderr + two.stderr
+    one, two = (torch.load(tmp_path / name) for name in ("1.pth", "2.pth"))
+    assert one.keys() == two.keys()
+    for name, gradient in one.items():
+        assert (gradient - two[name]).norm() <= 1e-5 * gradient.norm(), name
+
+
+def test_two_processes_train_together_and_survive_the_death_of_one(tmp_path):
+    tree = write_tree(tmp_path / "odd_places", per_class=(5, 3))  # 15 to train with, 9 to validate: both are odd
+    program = tmp_path / "program.py"
+    outputs = {}
+    for name, disturbance in (("undisturbed", ""), ("disturbed", f"""
+if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    {KILLED_IN_TRAINING.strip().replace(chr(10), chr(10) + "    ")}
+""")):  # fmt: skip
+        text = f"import sys; sys.path.insert(0, {str(ROOT)!r})" + script(tmp_path / name, disturbance)
+        program.write_text(text.replace("set_num_threads(2)", "set_num_threads(1)"))
+        done = torchrun(program, "--dataset", tree, *FLAGS, "--workers", 0, "--resume", "auto", "--amp", "off",
+                        restarts=1)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        outputs[name] = done.stdout
+    assert outputs["undisturbed"].count("epoch 1/1") == 1  # one of them speaks
+    assert outputs["disturbed"].count("resumed from") == 1
+    run = "pytorch_resnet18_fc_ma_t5_odd_places"
+    for name in outputs:
+        assert sorted(p.name for p in (tmp_path / name / "snapshot" / run).iterdir()) == ["epoch_0.pth", "epoch_1.pth"]
+    snapshot = tmp_path / "undisturbed" / "snapshot" / run / "epoch_1.pth"
+    assert equal_weights(snapshot, tmp_path / "disturbed" / "snapshot" / run / "epoch_1.pth")
+    assert equal_numbers(*(tmp_path / name / "result" / run for name in outputs))
+
+    # The numbers are those of one process over all nine pictures.
+    last = runs.read_epochs(tmp_path / "undisturbed" / "result" / run)[-1]
+    source = find_dataset(str(tree))
+    loader = make_loader(source.dataset("val", val_transform(source.spec)), 4, 0, torch.device("cpu"))
+    model = load_snapshot(snapshot)[0]
+    again, pooled = evaluate_features(model, loader, torch.device("cpu"))
+    assert (again["count"], last["val_top1"]) == (9, pytest.approx(again["top1"], abs=1e-5))
+    assert last["val_loss"] == pytest.approx(again["loss"], rel=1e-4)
+    assert train.route_statistics(model, pooled) == {key: last[key] for key in ("units_per_example", "dead_units")}
+    assert (last["train_top1"] / 100 * 14) % 1 == pytest.approx(0, abs=1e-4)  # of 14: seven each, none twice
+
+
+def test_k_schedules():
+    assert train.k_of_epochs("linear:50-5", 5, 4) == [50, 35, 20, 5]
+    assert train.k_of_epochs("linear:1-3", 3, 3) == [1, 2, 3]
+    assert train.k_of_epochs("linear:50-5", 5, 1) == [5]
+    assert train.k_of_epochs(None, 7, 2) == [7, 7]
+
+
+def test_a_compiled_head_gets_its_new_k():
+    model = build_model("resnet18_fc_ma", 3, 9)
+    head = torch.compile(model.rfc, backend="aot_eager")
+    x = torch.rand(2, 512)
+    for k in (9, 5):
+        train.set_k(model, k, compiled=True)
+        assert torch.allclose(head(x), (x[:, None] * model.rfc.weight).topk(k, 2)[0].sum(2) + model.rfc.bias, atol=1e-5)
+
+
+def test_annealing_k_is_recorded(tree, tmp_path):
+    run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--k_schedule", "linear:9-5")
+    folder = tmp_path / "snapshot/pytorch_resnet18_fc_ma_t5_tiny_places"
+    found = [load_snapshot(folder / f"epoch_{epoch}.pth")[1] for epoch in (0, 1)]
+    assert [(about["topk"], about["k_schedule"]) for about in found] == [(9, "linear:9-5"), (5, "linear:9-5")]
+    lines = runs.read_epochs(tmp_path / "result" / folder.name)
+    assert [(line["topk"], line["units_per_example"]) for line in lines] == [(9, 9), (5, 5)]
+    with pytest.raises(UserError, match="run with k_schedule linear:9-5, not k_schedule None: it cannot go on so"):
+        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", folder / "epoch_0.pth")
+
+
+def test_route_statistics():
+    model = build_model("resnet18_fc_ma", 2, 2)
+    with torch.no_grad():
+        model.rfc.weight.zero_()
+        model.rfc.weight[0, :3] = torch.tensor([3.0, 2.0, 1.0])
+        model.rfc.bias.zero_()
+    pooled = torch.zeros(2, 512)
+    pooled[0, [0, 1, 2]] = 1.0  # units 0 and 1 of three with a vote
+    pooled[1, 2] = 1.0  # unit 2 alone, beside a zero
+    assert train.route_statistics(model, pooled) == {"units_per_example": 1.5, "dead_units": 509}
+
+
+def test_a_dry_run_writes_nothing(tree, tmp_path, capsys):
+    metrics = run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--dry_run")
+    assert 0 <= metrics["top1"] <= 100
+    said = capsys.readouterr().out
+    assert "pictures per class: 4 to 4, 0 classes without any" in said
+    for what in ("speed: ", "memory: ", "disk: 1.1 GB for 11 snapshots"):
+        assert what in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_on_a_full_disk(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(rehearsal.shutil, "disk_usage", lambda _: SimpleNamespace(free=5e8))
+    with pytest.raises(UserError, match=r"0.5 GB are free, 11 snapshots need 1.1 \(--keep\)"):
+        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--dry_run")
+
+
+def test_tensorboard(tree, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--tensorboard", "--epochs", 1)
+    results = tmp_path / "result/pytorch_resnet18_fc_ma_t5_tiny_places"
+    events = EventAccumulator(str(results / "tensorboard"))
+    events.Reload()
+    (line,) = runs.read_epochs(results)
+    assert set(events.Tags()["scalars"]) == set(line) - {"epoch"}
+    (point,) = events.Scalars("val_loss")
+    assert (point.step, point.value) == (0, pytest.approx(line["val_loss"]))
+
+
+def test_the_linear_scaling_of_the_learning_rate(tree, tmp_path):
+    run_train(tmp_path, "--dataset", tree, "--epochs", 1, "--batch_size", 8, "--lr", 0.16, "--scale_lr")
+    (line,) = runs.read_epochs(tmp_path / "result/pytorch_resnet18_fc_ma_t5_tiny_places")
+    assert line["lr"] == pytest.approx(0.16 * 8 / 256)
+
+
+def test_the_last_snapshots_and_the_best_stay(tmp_path):
+    tops = [10.0, 50.0, 20.0, 50.0, 30.0, 31.0]
+    for epoch in range(6):
+        (tmp_path / f"epoch_{epoch}.pth").touch()
+    lines = [{"epoch": epoch, "val_top1": top} for epoch, top in enumerate(tops)]
+    runs.remove_old_snapshots(tmp_path, lines, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch_1.pth", "epoch_4.pth", "epoch_5.pth"]
+
+
+def test_two_runs_of_one_name(trained, tree):
+    root, snapshot, _ = trained
+    before = snapshot.read_bytes()
+    with alone_in(root / "result" / snapshot.parent.name), pytest.raises(UserError, match="another run is writing"):
+        run_train(root, "--mark", "t5", "--dataset", tree)
+    assert snapshot.read_bytes() == before
+
+
+def test_finetuning_a_dense_network_into_a_dka_one(trained, tree, tmp_path):
+    run_train(tmp_path, "--arch", "resnet18", "--dataset", tree, "--epochs", 1)
+    dense = tmp_path / "snapshot/pytorch_resnet18_dense_tiny_places/epoch_0.pth"
+    assert load_snapshot(dense)[1]["topk"] is None
+    run_train(tmp_path, "--mark", "t3", "--dataset", tree, "--finetune", dense, "--epochs", 1)
+    assert load_snapshot(tmp_path / "snapshot/pytorch_resnet18_fc_ma_t3_tiny_places/epoch_0.pth")[1]["topk"] == 3
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tree, tmp_path):
+    with pytest.raises(NonFiniteLoss, match=r"the loss is (nan|inf) in epoch 0, batch \d"):
+        run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--lr", 1e30)
+    assert not (tmp_path / "snapshot").exists()
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--mark", "x"], "mark 'x': expected `t` and the number of votes K"),
+    (["--mark", "t513"], "K = 513: resnet18_fc_ma has 512 pooled features"),
+    (["--arch", "vgg16"], "--arch vgg16: expected one of resnet18"),
+    (["--dataset", "/nowhere/at/all"], "data set '/nowhere/at/all': expected places365"),
+    (["--epochs", "0"], "--epochs 0: expected at least 1"),
+    (["--lr", "-1"], "--lr -1.0: expected a positive number"),
+    (["--device", "tpu"], "device 'tpu': expected auto, cpu"),
+    (["--device", "cuda:99"], "device 'cuda:99': this machine has"),
+    (["--resume", "no.pth"], "snapshot no.pth: no such file"),
+    (["--k_schedule", "cosine:9-5"], "--k_schedule cosine:9-5: expected linear:A-B"),
+    (["--k_schedule", "linear:50-6"], "it ends at K = 6, but the mark is t5"),
+    (["--k_schedule", "linear:600-5"], "K = 600: resnet18_fc_ma has 512 pooled features"),
+    (["--arch", "resnet18", "--k_schedule", "linear:9-5"], "resnet18 has a dense head, without K"),
+    (["--finetune", "no.pth"], "snapshot no.pth: no such file"),
+])  # fmt: skip
+def test_mistakes_in_training(tree, tmp_path, flags, message):
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        run_train(tmp_path, "--dataset", tree, *flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_processes_cannot_share(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "world", lambda: 3)
+    with pytest.raises(UserError, match="--batch_size 4: expected a multiple of 3, the number of processes"):
+        train.check_sizes(4, range(10))
+    with pytest.raises(UserError, match="2 training pictures: expected at least 3, the number of processes"):
+        train.check_sizes(3, range(2))
+
+
+def test_tensorboard_that_is_not_installed(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(train.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match="--tensorboard: the package is not installed; `pip install tensorboard`"):
+        run_train(tmp_path, "--dataset", tree, "--tensorboard")
