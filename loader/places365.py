@@ -1,7 +1,9 @@
 """Data sets in Places365's layout (and Fashion-MNIST): where they are, their class names, transforms and loaders."""
 
+import atexit
 import gzip
 import math
+import multiprocessing
 import os
 import shutil
 import signal
@@ -9,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -313,14 +316,22 @@ def make_loader(
 ) -> DataLoader:
     """Batches of (pictures (B, 3, H, W), classes (B,)), in the order of `sampler`; None takes all, as they come.
 
-    Its worker processes leave SIGTERM to the process that they work for, which may have something to save first.
+    Its worker processes ignore SIGTERM: a cluster sends it to all of them, and the process that they work for may want
+    a batch to end a step with.
     """
+    _kill_workers_at_exit()
     return DataLoader(dataset, batch_size, sampler=sampler, num_workers=workers, pin_memory=device.type == "cuda",
                       worker_init_fn=_ignore_sigterm)  # fmt: skip
 
 
 def _ignore_sigterm(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+@cache
+def _kill_workers_at_exit() -> None:
+    """Workers of a pass that was left in its middle would be sent SIGTERM at exit, and waited for."""
+    atexit.register(lambda: [child.kill() for child in multiprocessing.active_children() if child.daemon])
 
 
 class Reproducible(Dataset):

@@ -2,12 +2,14 @@
 
 import gzip
 import struct
+import subprocess
+import sys
 from itertools import chain
 
 import numpy as np
 import pytest
 import torch
-from conftest import CATEGORIES, write_tree
+from conftest import CATEGORIES, ROOT, write_tree
 from PIL import Image
 
 import settings
@@ -95,6 +97,23 @@ def test_order_and_crops_follow_from_seed_and_epoch_alone(tree):
         assert all(map(torch.equal, chain(*again), chain(*expected)))
     for other in (batches(0, seed=6), batches(0, epoch=3)):
         assert not torch.equal(other[0][0], whole[0][0])
+
+
+def test_processes_that_read_pictures_ignore_sigterm_and_end_with_their_parent(tree):
+    program = f"""
+import multiprocessing, os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+import torch
+from loader.places365 import find_dataset, make_loader, val_transform
+source = find_dataset({str(tree)!r})
+batches = iter(make_loader(source.dataset("train", val_transform(source.spec)), 1, 2, torch.device("cpu")))
+next(batches), next(batches)
+for worker in multiprocessing.active_children():
+    os.kill(worker.pid, signal.SIGTERM)
+print(1 + sum(1 for _, batch in zip(range(3), batches)), "more")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "4 more\n"), done.stderr
 
 
 @pytest.mark.parametrize("dataset, message", [

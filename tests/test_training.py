@@ -119,7 +119,8 @@ torch.save = dying_save
 TERMINATED_IN_TRAINING = """
 def doomed_step(self, *args, **kwargs):
     steps.append(1)
-    if len(steps) == 5: os.killpg(0, signal.SIGTERM)  # its data loading processes get the signal too
+    if len(steps) == 5:  # the processes that read pictures get the signal too
+        os.system(f"kill -TERM -{os.getpgrp()}")
     return step(self, *args, **kwargs)
 torch.optim.SGD.step = doomed_step
 """
