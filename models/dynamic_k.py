@@ -133,13 +133,14 @@ def _choose(x: Tensor, weight: Tensor, topk: int, dim: int) -> Tensor:
 
 
 def _group_maxima(x: Tensor, weight: Tensor, dim: int) -> Tensor:
-    """Maxima of x * weight along a dimension; a compiler fuses them, otherwise CACHED_ELEMENTS are held at a time."""
+    """Maxima of x * weight along a dimension; a compiler fuses them, otherwise a part is held at a time."""
     if torch.compiler.is_compiling():
         return (x * weight).amax(dim)
     shape = list(torch.broadcast_shapes(x.shape, weight.shape))
     del shape[dim]
     maxima = x.new_empty(shape)
-    rows = max(1, CACHED_ELEMENTS // weight.numel())
+    held = CACHED_ELEMENTS if x.device.type == "cpu" else BLOCK_ELEMENTS  # on a GPU, fewer calls are worth more
+    rows = max(1, held // weight.numel())
     for some_x, some_maxima in zip(x.split(rows), maxima.split(rows), strict=True):
         torch.amax(some_x * weight, dim, out=some_maxima)
     return maxima
