@@ -13,7 +13,7 @@ from files import whole_file
 from report.overlays import PICTURE_SIZE
 
 # Colours that the colour-blind tell apart (Okabe and Ito), and line styles for print.
-_STYLES = [("#0072b2", "o-"), ("#777777", "s--"), ("#d55e00", "^-."), ("#009e73", "v:")]
+STYLES = [("#0072b2", "o-"), ("#777777", "s--"), ("#d55e00", "^-."), ("#009e73", "v:")]
 
 
 def write_figure(path: Path, records: Sequence[dict[str, Any]], folder: Path) -> None:
@@ -66,7 +66,7 @@ def faithfulness_graph(path: Path, faithfulness: dict[str, Any]) -> str:
     steps = range(faithfulness["steps"] + 1)
     for axis, way, title in zip(axes, ("deletion", "insertion"), ("units silenced", "units kept, all others silenced"),
                                 strict=True):  # fmt: skip
-        for (colour, style), method in zip(_STYLES, faithfulness["methods"], strict=False):
+        for (colour, style), method in zip(STYLES, faithfulness["methods"], strict=False):
             points = method[way]["probability"]
             axis.plot(steps, [point["mean"] for point in points], style, color=colour, label=method["name"])
             axis.fill_between(steps, [point["low"] for point in points], [point["high"] for point in points],
@@ -92,7 +92,7 @@ def write_curves(path: Path, epochs: Sequence[dict[str, float]]) -> None:
     numbers = [line["epoch"] for line in epochs]
     for axis, key, title in zip(figure.subplots(1, 4), keys, titles, strict=True):
         curves = [(key, None)] if key == "lr" else [(f"train_{key}", "training"), (f"val_{key}", "validation")]
-        for (name, label), (colour, style) in zip(curves, _STYLES, strict=False):
+        for (name, label), (colour, style) in zip(curves, STYLES, strict=False):
             axis.plot(numbers, [line[name] for line in epochs], style, color=colour, label=label, markersize=3)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epoch")

@@ -1,0 +1,1 @@
+"""Studies: the paper's claims, measured on data that anybody can have."""

@@ -1,0 +1,234 @@
+"""The paper's claims, measured: dense heads, DKA heads and sparse rivals, on data that anybody can have.
+
+    python3 experiments/claims.py                # the whole study, about two hours on two cores; goes on where it was
+    python3 experiments/claims.py --quick        # five minutes: one seed, little training, into experiments/quick/
+    python3 experiments/claims.py --check        # one run again: is it within the interval of the results?
+    python3 -m experiments.report                # docs/RESULTS.md and its plots, from the results
+
+Each run is a process of its own; a run that was interrupted goes on from its last epoch. Results are appended to
+experiments/results/<dataset>.jsonl, a line per head that was measured. Networks and small copies of the data are kept
+in experiments/work/ while the study goes on. scikit-learn 1.8 or newer is needed.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+import numpy as np
+import sklearn
+import torch
+import torchvision
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import train
+from engine import evaluate_features
+from errors import ArgumentParser, UserError, run
+from experiments import measure, results
+from experiments.data import prepare
+from experiments.heads import apply_variant, elastic_nets, pruned
+from experiments.plan import ELASTIC_NET_C, FULL, KS, QUICK, Data, Run, plan
+from loader.places365 import find_dataset, make_loader, val_transform
+from models import build_model, load_snapshot, run_name
+from models.resnet import head_of
+from netdissect.broden import Broden
+
+WORKERS = 2
+BATCH = 64
+CHECKED = Run("fashion_mnist", "dka", 5, 0)  # the run that --check repeats: the shortest
+
+
+def get_args_parser() -> ArgumentParser:
+    """The command line."""
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few short runs, to see that all of it works")
+    parser.add_argument("--check", action="store_true", help="repeat one run and compare it with the results")
+    parser.add_argument("--work", default=str(ROOT / "experiments" / "work"), help="folder of what can be made again")
+    parser.add_argument("--only", metavar="NAME", help=argparse.SUPPRESS)  # one run, in this process
+    parser.add_argument("--rows", metavar="JSON", help=argparse.SUPPRESS)  # where that run writes its rows
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Run what is not done yet, one process after the other."""
+    data = QUICK if args.quick else FULL
+    work = Path(args.work) / ("quick" if args.quick else "full")
+    runs = {run.name: run for run in plan(args.quick)}
+    if args.only:
+        rows = list(measure_run(runs[args.only], data[runs[args.only].dataset], work))
+        Path(args.rows).write_text(json.dumps(rows))
+        return
+    if args.check:
+        check(work)
+        return
+    folder = ROOT / "experiments" / "quick" if args.quick else results.FOLDER
+    if args.quick:
+        shutil.rmtree(folder, ignore_errors=True)
+    done = {row["run"] for row in results.read(folder)}
+    left = [run for run in runs.values() if run.name not in done]
+    print(f"{len(runs)} runs, {len(runs) - len(left)} done")
+    with tqdm(left, unit="run", dynamic_ncols=True) as bar:
+        for one in bar:
+            bar.set_postfix_str(one.name)
+            results.append(in_own_process(one, work, args.quick), folder)
+            if one.head != "dense" or one.variant:  # whose features the elastic net of its seed is fitted on
+                shutil.rmtree(work / one.name, ignore_errors=True)
+    print(f"results: {folder}")
+
+
+def in_own_process(one: Run, work: Path, quick: bool = False) -> list[dict[str, Any]]:
+    """Measure a run in a process of its own; returns its rows, with what they came from."""
+    file = work / f"{one.name}.json"
+    work.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    command = [sys.executable, __file__, "--only", one.name, "--rows", file, "--work", work.parent]
+    with open(work / f"{one.name}.log", "w") as log:
+        done = subprocess.run([*map(str, command), *(["--quick"] if quick else [])], stdout=log, stderr=log)
+    if done.returncode:
+        raise UserError(f"{one.name}: ended with code {done.returncode}, see {log.name}")
+    seconds = time.perf_counter() - began
+    return [{**row, "seconds": round(seconds, 1), **origin()} for row in json.loads(file.read_text())]
+
+
+def origin() -> dict[str, Any]:
+    """What a result came from: commit ('+' if the code was changed since), versions, machine."""
+
+    def git(*command: str) -> str:
+        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "*.py")
+    return {
+        "commit": git("rev-parse", "--short", "HEAD") + ("+" if changed else ""),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "cores": os.cpu_count(),
+        "cpu": cpu_name(),
+    }
+
+
+def cpu_name() -> str:
+    """As the system calls it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def check(work: Path) -> None:
+    """Repeat one run and see whether its accuracy is within the interval of the results. Raises UserError if not."""
+    shutil.rmtree(work / CHECKED.name, ignore_errors=True)
+    (again,) = in_own_process(CHECKED, work)
+    wanted = {key: again[key] for key in results.KEY}
+    known = results.select(results.read(), **wanted)
+    if not known:
+        raise UserError(f"{CHECKED.name}: no results to compare with")
+    expected = results.interval(row["top1"] for row in known)
+    print(f"{CHECKED.name}: top-1 {again['top1']:.2f} %, expected {expected.low:.2f} to {expected.high:.2f} % "
+          f"(of {expected.count} seeds)")  # fmt: skip
+    if not expected.low <= again["top1"] <= expected.high:
+        raise UserError("outside of the interval")
+
+
+# --- one run ------------------------------------------------------------------------------------------------------
+
+
+def measure_run(one: Run, data: Data, work: Path) -> Iterator[dict[str, Any]]:
+    """Train or load, measure; yields a row per head."""
+    places, broden = prepare(one, data, ROOT, work)
+    began = time.perf_counter()
+    if one.head == "elastic net":
+        yield from measure_elastic_nets(one, data, work, places, broden)
+        return
+    model = trained(one, work, places)
+    training = round(time.perf_counter() - began, 1)
+    pooled, targets = features(model, one.dataset, places, "val")
+    about = concepts(model, broden)
+    row = {**about(head_of(model)), "training_seconds": training}
+    if one.head == "dka" or not one.variant:
+        row["top1_by_k"] = measure.accuracy_by_k(head_of(model), pooled, targets, KS)
+    yield {**one.record(), "run": one.name, **row, **measure.measure_head(head_of(model), pooled, targets)}
+    if one.head == "dense" and not one.variant:
+        for k in KS[:-1]:
+            head = pruned(head_of(model), k)
+            row = replace(one, head="pruned", k=k).record()
+            yield {**row, "run": one.name, **about(head), **measure.measure_head(head, pooled, targets)}
+
+
+def trained(one: Run, work: Path, places: Path | None) -> nn.Module:
+    """The network of a run, by train.py; an interrupted training goes on, and a finished one is taken as it is."""
+    arch = "resnet18" if one.head == "dense" else "resnet18_fc_ma"
+    mark = "dense" if one.head == "dense" else f"t{one.k}"
+    train.ROOT = work / one.name
+    train.build_model = lambda *given: apply_variant(build_model(*given), one.variant)
+    flags = ["--arch", arch, "--mark", mark, "--dataset", one.dataset, "--seed", one.seed, "--workers", WORKERS,
+             "--device", "cpu", "--keep", 1, "--resume", "auto"]  # fmt: skip
+    flags += ["--data", places] if places else []
+    flags += ["--amp", "off"] if one.variant == "float32" else []
+    args = train.get_args_parser().parse_args(list(map(str, flags)))
+    folder = train.ROOT / "snapshot" / run_name(arch, mark, one.dataset)
+    last = folder / f"epoch_{train.settings.DATASETS[one.dataset].epochs - 1}.pth"
+    if not last.is_file():
+        train.main(args)
+    return apply_variant(load_snapshot(last)[0], one.variant)
+
+
+def features(model: nn.Module, dataset: str, places: Path | None, split: str) -> tuple[Tensor, Tensor]:
+    """Pooled features (V, N) and classes (V,) of the pictures of a split, as validation sees them, in float32."""
+    source = find_dataset(dataset, places and str(places), ROOT)
+    pictures = source.dataset(split, val_transform(source.spec))
+    device = torch.device("cpu")
+    _, pooled = evaluate_features(model, make_loader(pictures, BATCH, WORKERS, device), device)
+    return pooled, torch.as_tensor(pictures.targets)
+
+
+def concepts(model: nn.Module, broden: Path | None) -> Callable[[nn.Linear], dict[str, Any]]:
+    """What the units of a network stand for, and with a head, whether the explanations name what is there.
+
+    Units are named by the pictures that mini_broden has for training, and explained on the others.
+    """
+    if broden is None:
+        return lambda _: {}
+    dissection = measure.dissect(model, Broden(broden, "index_train.csv"), WORKERS)
+    scenes = measure.look_at(model, Broden(broden, "index_val.csv"), WORKERS)
+    return lambda head: {**dissection.metrics, **measure.pointing(head, scenes, dissection.rows["lite"])}
+
+
+def measure_elastic_nets(
+    one: Run, data: Data, work: Path, places: Path | None, broden: Path | None
+) -> Iterator[dict[str, Any]]:
+    """Sparse heads on the frozen features of the dense network of the same seed; k is the mean number of weights."""
+    model = trained(replace(one, head="dense"), work, places)
+    pooled, targets = features(model, one.dataset, places, "train")
+    some = torch.linspace(0, len(pooled) - 1, min(len(pooled), 4000)).round().long()
+    val_pooled, val_targets = features(model, one.dataset, places, "val")
+    about = concepts(model, broden)
+    heads = elastic_nets(pooled[some].numpy(), targets[some].numpy(), ELASTIC_NET_C)
+    for strength, head in zip(ELASTIC_NET_C, heads, strict=True):
+        weights = (head.weight != 0).sum(1).double().mean().item()
+        row = {**one.record(), "run": one.name, "c": strength, "weights_per_class": weights, **about(head)}
+        yield {**row, **measure.measure_head(head, val_pooled, val_targets)}
+
+
+def cli() -> None:
+    """Parse the command line and run the study."""
+    main(get_args_parser().parse_args())
+
+
+if __name__ == "__main__":
+    run(cli, "experiments/claims.py")

@@ -1,0 +1,92 @@
+"""What the study runs: which networks, on which data, with which seeds. Values and the list of runs, nothing else."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+KS = (1, 2, 3, 5, 10, 20, 50, 512)  # 512 is N: all votes, a dense head by another name
+SEEDS = (0, 1, 2)
+ABLATED_K = 5
+RENDERER_SEEDS = (1, 2)  # beside 0, whose scenes all other runs see
+# Of the elastic net: the smaller C, the fewer weights are not zero. The share of the L1 penalty is L1_RATIO.
+ELASTIC_NET_C = (0.002, 0.003, 0.005, 0.01, 0.05)
+L1_RATIO = 0.9
+
+VARIANTS = ("straight-through", "no bias", "by magnitude")
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set of the study, and how networks are trained on it.
+
+    Attributes:
+        size: side of the pictures that the networks see, pixels.
+        epochs, batch_size, lr, small_share: as in `settings.DATASETS`; one cycle of the learning rate.
+        crop_scale: the share of a picture that a random training crop covers.
+        classes: C.
+    """
+
+    size: int
+    epochs: int
+    batch_size: int
+    lr: float
+    small_share: float
+    crop_scale: tuple[float, float]
+    classes: int
+
+
+# Chosen so that the whole study takes about two hours on two cores.
+FULL = {
+    "mini_places": Data(112, 8, 32, 0.04, 0.75, (0.5, 1.0), 16),
+    "fashion_mnist": Data(32, 1, 128, 0.1, 0.0, (0.8, 1.0), 10),
+}
+QUICK = {"mini_places": Data(64, 1, 32, 0.04, 0.0, (0.5, 1.0), 16)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process of the study: a network that is trained and measured, or rivals fitted on a dense one's features.
+
+    Attributes:
+        dataset: a key of `FULL`.
+        head: 'dense' (whose process measures its pruned rivals too), 'dka', or 'elastic net', fitted on the frozen
+            features of the dense network of the same seed.
+        k: of a DKA head.
+        seed: of training.
+        variant: one of `VARIANTS`, 'float32' (no autocast), 'renderer seed n', or '' for the plain study.
+    """
+
+    dataset: str
+    head: str
+    k: int | None
+    seed: int
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people and folders."""
+        parts = (self.dataset, self.head, self.k and f"k{self.k}", f"seed{self.seed}", self.variant)
+        return "-".join(str(part).replace(" ", "_") for part in parts if part)
+
+    def record(self) -> dict[str, Any]:
+        """As in the results' rows."""
+        return asdict(self)
+
+
+def plan(quick: bool = False) -> list[Run]:
+    """All runs, in their order: every comparison is whole for a seed before the next seed begins."""
+    if quick:
+        return [Run("mini_places", "dense", None, 0), Run("mini_places", "dka", 5, 0),
+                Run("mini_places", "elastic net", None, 0)]  # fmt: skip
+    runs = []
+    for seed in SEEDS:
+        for dataset in FULL:
+            runs.append(Run(dataset, "dense", None, seed))
+            runs += [Run(dataset, "dka", k, seed) for k in KS]
+            runs.append(Run(dataset, "elastic net", None, seed))
+    for seed in SEEDS:
+        runs += [Run("fashion_mnist", "dka", ABLATED_K, seed, variant) for variant in VARIANTS]
+        runs.append(Run("mini_places", "dka", ABLATED_K, seed, "float32"))
+    for renderer_seed in RENDERER_SEEDS:
+        variant = f"renderer seed {renderer_seed}"
+        runs += [Run("mini_places", "dense", None, 0, variant), Run("mini_places", "dka", ABLATED_K, 0, variant)]
+    return runs

@@ -1,0 +1,242 @@
+"""The study: its measures against answers worked by hand, and its document from rows made up for the purpose."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import write_small_broden
+from torch import nn
+
+from errors import UserError
+from experiments import claims, measure, report, results
+from experiments.heads import ByMagnitude, StraightThrough, apply_variant, elastic_nets, linear, pruned
+from experiments.plan import FULL, KS, QUICK, SEEDS, Run, plan
+from explain.routes import routes_of
+from models import build_model
+from models.dynamic_k import DynamicKLinear
+from netdissect.broden import Broden
+from netdissect.tally import TallyRow
+
+WEIGHT = torch.tensor([[4.0, 3.0, 2.0, -1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]])
+
+
+def dka(weight, topk):
+    layer = DynamicKLinear(weight.shape[1], weight.shape[0], topk=topk)
+    layer.load_state_dict({"weight": weight, "bias": torch.zeros(len(weight))})
+    return layer.eval()
+
+
+def test_votes_of_each_kind_of_head():
+    pooled, classes = torch.ones(1, 8), torch.tensor([0])
+    dense = measure.votes_of(linear(WEIGHT, torch.zeros(2)), pooled, classes)
+    assert dense.chosen[0].tolist() == [True] * 4 + [False] * 4
+    assert dense.shown.tolist() == [[0, 1, 2, 3, -1]]
+    few = measure.votes_of(dka(WEIGHT, 2), pooled, classes)
+    assert few.chosen[0].nonzero().flatten().tolist() == [0, 1]
+    assert few.shown.tolist() == [[0, 1, -1, -1, -1]]
+    by_size = dka(torch.tensor([[1.0, -3.0, 2.0, 0.5, 0.0, 0.0, 0.0, 0.0]] * 2), 2)
+    by_size.__class__ = ByMagnitude
+    assert measure.votes_of(by_size, pooled, classes).chosen[0].nonzero().flatten().tolist() == [1, 2]
+    assert by_size(pooled).tolist() == [[-1.0, -1.0]]
+
+
+def test_overlaps_by_hand():
+    sets = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 1, 0], [0, 0, 0]], dtype=torch.bool)
+    within, between = measure.overlaps(sets, torch.tensor([0, 0, 1, 1]))
+    assert within == pytest.approx((1 / 3 + 0) / 2)
+    assert between == pytest.approx((1 + 0 + 1 / 3 + 0) / 4)
+    assert measure.overlaps(sets[[3, 3]], torch.tensor([0, 0]))[0] == 1.0
+    assert math.isnan(measure.overlaps(sets[:2], torch.tensor([0, 1]))[0])
+
+
+def test_measures_agree_with_the_product():
+    """Units per example and overlaps of a DKA head are those of `explain.routes`."""
+    generator = torch.Generator().manual_seed(0)
+    head = dka(torch.randn(6, 16, generator=generator), 5)
+    pooled = torch.rand(60, 16, generator=generator) + 0.1
+    with torch.no_grad():
+        targets = head(pooled).argmax(1)
+    found = measure.measure_head(head, pooled, targets)
+    routes = routes_of(pooled, head.weight.detach(), targets, 5)
+    assert (found["top1"], found["top5"], found["active_units"]) == (100, 100, 5)
+    assert found["overlap_within"] == pytest.approx(routes.overlap_within)
+    assert found["overlap_between"] == pytest.approx(routes.overlap_between)
+    assert found["units_total"] == routes.distinct_units
+    assert found["units_per_class"] == pytest.approx(routes.distinct[routes.count > 0].double().mean().item())
+    assert found["top4_share"] + found["residual"] == pytest.approx(1)
+    assert found["shown_overlap_within"] == pytest.approx(found["overlap_within"])  # all five are shown
+
+
+def test_shares_and_faithfulness_by_hand():
+    found = measure.measure_head(linear(WEIGHT.repeat(3, 1), torch.zeros(6)), torch.ones(1, 8), torch.tensor([0]))
+    assert found["active_units"] == 4 and found["residual"] == pytest.approx(0, abs=1e-9)
+    lone = measure.measure_head(linear(torch.eye(6), torch.zeros(6)), 50 * torch.eye(6), torch.arange(6))
+    assert lone["deletion"] == pytest.approx(0.1 + 0.9 / 6, abs=0.01)
+    assert lone["insertion"] == pytest.approx(0.9 + 0.1 / 6, abs=0.01)
+
+
+def test_accuracy_by_k():
+    pooled = torch.tensor([[1.0, 0, 0, 0, 0.9, 0.9, 0.9, 0.9]])
+    head = linear(torch.tensor([[1.0] * 4 + [0.0] * 4, [0.0] * 4 + [1.0] * 4]), torch.zeros(2))
+    assert measure.accuracy_by_k(head, pooled, torch.tensor([0]), (1, 8)) == {"1": 100.0, "8": 0.0}
+
+
+def test_pruned_heads_keep_the_largest_weights_and_the_bias():
+    head = linear(torch.tensor([[1.0, -3.0, 2.0], [0.5, 0.1, 0.2]]), torch.tensor([1.0, 2.0]))
+    assert pruned(head, 1).weight.tolist() == [[0, -3, 0], [0.5, 0, 0]]
+    assert pruned(head, 1).bias.tolist() == [1, 2]
+
+
+def test_elastic_nets_become_denser_and_take_raw_features():
+    generator = np.random.default_rng(0)
+    targets = np.arange(300) % 3
+    pooled = generator.normal(5, 2, (300, 10)).astype(np.float32)
+    pooled[np.arange(300), targets] += 9
+    sparse, full = elastic_nets(pooled, targets, (0.02, 10.0))
+    assert 0 < (sparse.weight != 0).sum() < (full.weight != 0).sum()
+    with torch.no_grad():
+        assert (full(torch.from_numpy(pooled)).argmax(1).numpy() == targets).mean() > 0.95
+
+
+def test_variants():
+    torch.manual_seed(0)
+    model = build_model("resnet18_fc_ma", 3, 2)
+    x = torch.rand(4, 512, requires_grad=True)
+    plain = model.rfc(x)
+    through = apply_variant(model, "straight-through").rfc
+    assert isinstance(through, StraightThrough) and torch.allclose(through(x), plain, atol=1e-6)
+    through(x).sum().backward()
+    assert torch.allclose(through.weight.grad, x.sum(0).expand(3, -1), atol=1e-5)  # a dense layer's
+    fixed = apply_variant(build_model("resnet18_fc_ma", 3, 2), "no bias").rfc.bias
+    assert not fixed.requires_grad and fixed.tolist() == [0, 0, 0]
+
+
+class _Constant(nn.Module):
+    """A network whose two units fire left and right, whatever it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer4 = nn.Identity()
+
+    def forward(self, x):
+        left = torch.zeros(len(x), 1, 4, 4)
+        left[..., :2] = 1.0
+        return self.layer4(torch.cat([left, left.flip(3)], 1))
+
+
+def test_pointing_by_hand(tmp_path):
+    root = write_small_broden(tmp_path / "broden", count=2)
+    broden = Broden(root)
+    scenes = measure.look_at(_Constant(), broden, workers=0)
+    assert scenes.maps.shape == (2, 2, 4, 4)
+    rows = [TallyRow(1, "scene", "beach-s", 0.5, {}), TallyRow(2, "object", "sky", 0.01, {})]
+    head = linear(torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.zeros(2))
+    head = nn.Linear(2, 2)
+    head.load_state_dict({"weight": torch.tensor([[1.0, 1.0], [0.0, 0.0]]), "bias": torch.zeros(2)})
+    measure_shown = measure.SHOWN
+    try:
+        measure.SHOWN = 2
+        found = measure.pointing(head, scenes, rows)
+    finally:
+        measure.SHOWN = measure_shown
+    assert (found["named"], found["present"], found["present_by_chance"]) == (0.5, 0.5, 0.5)  # beach is in the second
+    assert math.isnan(found["pointing"])  # a label of the whole picture has no place
+    rows = [TallyRow(1, "object", "sky", 0.5, {}), TallyRow(2, "object", "sea", 0.5, {})]
+    try:
+        measure.SHOWN = 2
+        found = measure.pointing(head, scenes, rows)
+    finally:
+        measure.SHOWN = measure_shown
+    assert (found["named"], found["present"]) == (1, 1)
+    areas = [(broden.labels(i).pixels[0] == number).mean() for i in (0, 1) for number in (1, 2)]
+    assert found["pointing_by_chance"] == pytest.approx(np.mean(areas))
+
+
+def test_intervals():
+    assert results.interval([1.0, 2.0, 3.0]) == pytest.approx(
+        (2.0, 2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5, 3), abs=1e-3
+    )
+    assert results.interval([5.0, math.nan]).mean == 5 and math.isnan(results.interval([5.0]).half)
+    ones = [{"seed": seed, "m": 10.0 * seed + 1} for seed in range(3)]
+    others = [{"seed": seed, "m": 10.0 * seed} for seed in (2, 0, 1)]
+    assert results.paired(ones, others, "m") == pytest.approx((1, 1, 1, 3))
+
+
+def test_the_plan_has_what_the_study_promises():
+    names = [run.name for run in plan()]
+    assert len(names) == len(set(names))
+    for dataset in FULL:
+        for seed in SEEDS:
+            assert {run.k for run in plan() if (run.dataset, run.head, run.seed, run.variant) ==
+                    (dataset, "dka", seed, "")} == set(KS)  # fmt: skip
+    assert {run.dataset for run in plan(quick=True)} == set(QUICK)
+
+
+def made_up(gain=5.0):
+    """Rows of three seeds, of a dense and a DKA head and pruned ones."""
+    rows = []
+    for dataset in FULL:
+        for seed in SEEDS:
+            for head, k in (("dense", None), ("dka", 5), ("pruned", 5)):
+                own = head == "dka"
+                row = dict.fromkeys(
+                    [column.metric for columns in (report.ACCURACY, report.ROUTES, report.FAITHFULNESS) for column in
+                     columns], 0.5)  # fmt: skip
+                row |= {"dataset": dataset, "head": head, "k": k, "seed": seed, "variant": "", "seconds": 60.0,
+                        "run": f"{dataset}{head}{seed}", "commit": "abc", "cores": 2, "cpu": "X", "python": "3",
+                        "torch": "2", "torchvision": "0", "numpy": "2", "scikit-learn": "1"}  # fmt: skip
+                row |= {"top1": 80 + gain * own + 0.1 * seed, "residual": 0.2 if own else 0.9, "overlap_within":
+                        0.99 + 0.001 * seed, "overlap_between": 0.1, "deletion": 0.2 + 0.01 * seed}  # fmt: skip
+                if dataset == "mini_places":
+                    row |= dict.fromkeys([column.metric for column in report.CONCEPTS + report.POINTING], 0.25)
+                    row["lite_interpretable"] = 100 + (30 - 40 * seed) * own
+                rows.append(row)
+    return rows
+
+
+def test_the_document_says_what_the_rows_say(tmp_path):
+    (tmp_path / "README.md").write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    report.main(made_up(), tmp_path)
+    text = (tmp_path / "docs" / "RESULTS.md").read_text()
+    assert "**No loss of accuracy, mini_places: holds.** K = 5 stands 5.00 ± 0.00 points" in text
+    assert "by few units, Fashion-MNIST: holds." in text
+    assert "human concepts, mini_places: cannot tell." in text
+    assert "Routes are dynamic, mini_places: does not hold." in text
+    assert "0.30 hours in all, on 2 cores of X" in text
+    assert "| DKA, K = 5 | 85.10 ± 0.25 |" in text
+    readme = (tmp_path / "README.md").read_text()
+    assert readme.startswith("before") and readme.endswith("after\n") and "old" not in readme
+    assert "| mini_places, dense | 80.1 ± 0.2 |" in readme
+    assert {path.name for path in (tmp_path / "docs" / "results").iterdir()} == {f"{name}.png" for name in report.PLOTS}
+    report.main(made_up(gain=-5.0), tmp_path)
+    assert "**No loss of accuracy, mini_places: does not hold.**" in (tmp_path / "docs" / "RESULTS.md").read_text()
+
+
+@pytest.mark.parametrize("top1, fits", [(80.1, True), (90.0, False)])
+def test_check_repeats_a_run(tmp_path, monkeypatch, capsys, top1, fits):
+    rows = [{"dataset": "fashion_mnist", "head": "dka", "k": 5, "seed": seed, "variant": "", "top1": 80 + 0.1 * seed}
+            for seed in SEEDS]  # fmt: skip
+    monkeypatch.setattr(results, "read", lambda: rows)
+    monkeypatch.setattr(claims, "in_own_process", lambda one, _: [{**one.record(), "top1": top1}])
+    if fits:
+        claims.check(tmp_path)
+    else:
+        with pytest.raises(UserError, match="outside of the interval"):
+            claims.check(tmp_path)
+    assert f"top-1 {top1:.2f} %, expected 79.85 to 80.35 % (of 3 seeds)" in capsys.readouterr().out
+
+
+def test_results_are_lines(tmp_path):
+    results.append([{"dataset": "a", "x": 1}, {"dataset": "b", "x": 2}], tmp_path)
+    results.append([{"dataset": "a", "x": 3, "y": math.nan}], tmp_path)
+    assert results.read(tmp_path)[1]["y"] is None
+    assert [json.loads(line)["x"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [1, 3]
+    assert results.select(results.read(tmp_path), dataset="b") == [{"dataset": "b", "x": 2}]
+
+
+def test_a_run_that_fails_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "__file__", str(tmp_path / "no_such_program.py"))
+    with pytest.raises(UserError, match=r"mini_places-dka-k5-seed0: ended with code 2, see .*\.log"):
+        claims.in_own_process(Run("mini_places", "dka", 5, 0), tmp_path / "work")
