@@ -55,6 +55,7 @@ def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     parser.add_argument("--quick", action="store_true", help="a few short runs, to see that all of it works")
     parser.add_argument("--check", action="store_true", help="repeat one run and compare it with the results")
+    parser.add_argument("--runs", metavar="TEXT", default="", help="only runs whose names have this in them")
     parser.add_argument("--work", default=str(ROOT / "experiments" / "work"), help="folder of what can be made again")
     parser.add_argument("--only", metavar="NAME", help=argparse.SUPPRESS)  # one run, in this process
     parser.add_argument("--rows", metavar="JSON", help=argparse.SUPPRESS)  # where that run writes its rows
@@ -77,8 +78,8 @@ def main(args: argparse.Namespace) -> None:
     if args.quick:
         shutil.rmtree(folder, ignore_errors=True)
     done = {row["run"] for row in results.read(folder)}
-    left = [run for run in runs.values() if run.name not in done]
-    print(f"{len(runs)} runs, {len(runs) - len(left)} done")
+    left = [run for name, run in runs.items() if name not in done and args.runs in name]
+    print(f"{len(runs)} runs, {len(done)} done, {len(left)} to do now")
     with tqdm(left, unit="run", dynamic_ncols=True) as bar:
         for one in bar:
             bar.set_postfix_str(one.name)

@@ -46,7 +46,7 @@ def paired(ones: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]], met
 
 
 def less(one: float | None, other: float | None) -> float:
-    """one - other, NaN if either was not measured."""
+    """The difference one - other, NaN if either was not measured."""
     return math.nan if one is None or other is None else one - other
 
 
