@@ -79,7 +79,8 @@ def measure_head(head: nn.Linear, pooled: Tensor, targets: Tensor) -> dict[str, 
     classes = logits.argmax(1)
     votes = votes_of(head, pooled, classes)
     size = (votes.vote * votes.chosen).abs().double()
-    top = size.topk(TOP, 1).values.sum(1) / size.sum(1).clamp(min=1e-30)
+    total = size.sum(1)
+    top = torch.where(total > 0, size.topk(TOP, 1).values.sum(1) / total, 1.0)  # nothing is beyond them
     shown = torch.zeros(len(pooled), pooled.shape[1] + 1, dtype=torch.bool)
     shown = shown.scatter_(1, votes.shown % (pooled.shape[1] + 1), True)[:, :-1]  # -1 is the column that goes
     some = torch.linspace(0, len(pooled) - 1, min(SAMPLE, len(pooled))).round().long()
