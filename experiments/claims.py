@@ -1,6 +1,6 @@
 """The paper's claims, measured: dense heads, DKA heads and sparse rivals, on data that anybody can have.
 
-    python3 experiments/claims.py                # the whole study, about two hours on two cores; goes on where it was
+    python3 experiments/claims.py                # all of it, two to three hours on two cores; resumable
     python3 experiments/claims.py --quick        # five minutes: one seed, little training, into experiments/quick/
     python3 experiments/claims.py --check        # one run again: is it within the interval of the results?
     python3 -m experiments.report                # docs/RESULTS.md and its plots, from the results
@@ -37,10 +37,10 @@ import train
 from engine import evaluate_features
 from errors import ArgumentParser, UserError, run
 from experiments import measure, results
-from experiments.data import prepare
+from experiments.data import find, prepare
 from experiments.heads import apply_variant, elastic_nets, pruned
 from experiments.plan import ELASTIC_NET_C, FULL, KS, QUICK, Data, Run, plan
-from loader.places365 import find_dataset, make_loader, val_transform
+from loader.places365 import make_loader, val_transform
 from models import build_model, load_snapshot, run_name
 from models.resnet import head_of
 from netdissect.broden import Broden
@@ -156,9 +156,9 @@ def measure_run(one: Run, data: Data, work: Path) -> Iterator[dict[str, Any]]:
     if one.head == "elastic net":
         yield from measure_elastic_nets(one, data, work, places, broden)
         return
-    model = trained(one, work, places)
+    model = trained(one, data, work, places)
     training = round(time.perf_counter() - began, 1)
-    pooled, targets = features(model, one.dataset, places, "val")
+    pooled, targets = features(model, one.dataset, data, places, "val")
     about = concepts(model, broden)
     row = {**about(head_of(model)), "training_seconds": training}
     if one.head == "dka" or not one.variant:
@@ -171,15 +171,15 @@ def measure_run(one: Run, data: Data, work: Path) -> Iterator[dict[str, Any]]:
             yield {**row, "run": one.name, **about(head), **measure.measure_head(head, pooled, targets)}
 
 
-def trained(one: Run, work: Path, places: Path | None) -> nn.Module:
+def trained(one: Run, data: Data, work: Path, places: Path | None) -> nn.Module:
     """The network of a run, by train.py; an interrupted training goes on, and a finished one is taken as it is."""
     arch = "resnet18" if one.head == "dense" else "resnet18_fc_ma"
     mark = "dense" if one.head == "dense" else f"t{one.k}"
     train.ROOT = work / one.name
+    train.find_dataset = lambda *_: find(one.dataset, data, places, ROOT)
     train.build_model = lambda *given: apply_variant(build_model(*given), one.variant)
     flags = ["--arch", arch, "--mark", mark, "--dataset", one.dataset, "--seed", one.seed, "--workers", WORKERS,
              "--device", "cpu", "--keep", 1, "--resume", "auto"]  # fmt: skip
-    flags += ["--data", places] if places else []
     flags += ["--amp", "off"] if one.variant == "float32" else []
     args = train.get_args_parser().parse_args(list(map(str, flags)))
     folder = train.ROOT / "snapshot" / run_name(arch, mark, one.dataset)
@@ -189,9 +189,9 @@ def trained(one: Run, work: Path, places: Path | None) -> nn.Module:
     return apply_variant(load_snapshot(last)[0], one.variant)
 
 
-def features(model: nn.Module, dataset: str, places: Path | None, split: str) -> tuple[Tensor, Tensor]:
+def features(model: nn.Module, dataset: str, data: Data, places: Path | None, split: str) -> tuple[Tensor, Tensor]:
     """Pooled features (V, N) and classes (V,) of the pictures of a split, as validation sees them, in float32."""
-    source = find_dataset(dataset, places and str(places), ROOT)
+    source = find(dataset, data, places, ROOT)
     pictures = source.dataset(split, val_transform(source.spec))
     device = torch.device("cpu")
     _, pooled = evaluate_features(model, make_loader(pictures, BATCH, WORKERS, device), device)
@@ -214,10 +214,10 @@ def measure_elastic_nets(
     one: Run, data: Data, work: Path, places: Path | None, broden: Path | None
 ) -> Iterator[dict[str, Any]]:
     """Sparse heads on the frozen features of the dense network of the same seed; k is the mean number of weights."""
-    model = trained(replace(one, head="dense"), work, places)
-    pooled, targets = features(model, one.dataset, places, "train")
+    model = trained(replace(one, head="dense"), data, work, places)
+    pooled, targets = features(model, one.dataset, data, places, "train")
     some = torch.linspace(0, len(pooled) - 1, min(len(pooled), 4000)).round().long()
-    val_pooled, val_targets = features(model, one.dataset, places, "val")
+    val_pooled, val_targets = features(model, one.dataset, data, places, "val")
     about = concepts(model, broden)
     heads = elastic_nets(pooled[some].numpy(), targets[some].numpy(), ELASTIC_NET_C)
     for strength, head in zip(ELASTIC_NET_C, heads, strict=True):

@@ -3,6 +3,8 @@
 import csv
 import os
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -10,7 +12,7 @@ from PIL import Image
 import settings
 from experiments.plan import Data, Run
 from loader.mini_places import BRODEN, PLACES, ensure_mini_places
-from loader.places365 import read_image
+from loader.places365 import DataSource, FashionMNISTFiles, find_dataset, read_image
 
 _QUALITY = 95  # of the small JPEGs
 
@@ -36,6 +38,26 @@ def prepare(run: Run, data: Data, root: Path, work: Path) -> tuple[Path | None, 
     renderer_seed = int(run.variant.rsplit(" ", 1)[1]) if run.variant.startswith("renderer seed") else 0
     home = work / f"scenes_{data.size}_{renderer_seed}"
     return ensure_small(home, root / settings.DATA_ROOT, data.size, renderer_seed, work)
+
+
+@dataclass(frozen=True)
+class Beginning(DataSource):
+    """A data set with the first `count` of its training pictures only; the others as of `DataSource`."""
+
+    count: int | None
+
+    def dataset(self, split: str, transform: Callable | None = None) -> FashionMNISTFiles:
+        """The pictures of 'train' or 'val'."""
+        pictures = super().dataset(split, transform)
+        if split == "train" and self.count is not None:
+            pictures.data, pictures.targets = pictures.data[: self.count], pictures.targets[: self.count]
+        return pictures
+
+
+def find(dataset: str, data: Data, places: Path | None, root: Path) -> DataSource:
+    """A prepared data set, as `find_dataset` finds it, with as many training pictures as the study uses."""
+    source = find_dataset(dataset, places and str(places), root)
+    return Beginning(**vars(source), count=data.train)
 
 
 def ensure_small(home: Path, embedded: Path, size: int, seed: int, work: Path) -> tuple[Path, Path]:
