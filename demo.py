@@ -33,7 +33,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 import settings
 from engine import describe_device, evaluate_features, pick_device, progress
 from errors import ArgumentParser, UserError, run
-from explain.faithfulness import MOST_STEPS, ablate_pictures, at_random, by_votes, faithfulness_record
+from explain.faithfulness import MOST_STEPS, Curves, ablation_records, at_random, by_votes, faithfulness_record
 from explain.pictures import FEATURE_LAYER, Explanation, explain_pictures
 from explain.routes import class_accuracy, routes_of, routes_record
 from explain.votes import predict
@@ -162,7 +162,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     pooled = torch.stack(pooled)  # (V, N)
     predictions = torch.tensor([record["prediction"] for record in records])  # (V,)
     explained = torch.tensor([record["explained"] for record in records])  # (V,)
-    for record, curves in zip(records, ablate_pictures(model, pooled, explained, steps, classes), strict=True):
+    chosen, random = silence(model, pooled, explained, steps)
+    for record, curves in zip(records, ablation_records(chosen, random, classes), strict=True):
         record["ablation"] = curves
     for record in records:
         print(one_line(record))
@@ -176,6 +177,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         targets, which = [int(target) for target in val_set.targets], f"{len(pooled)} validation pictures"
         predictions = predict(head_of(model), pooled)
         explained = torch.tensor(targets) if args.explain == "target" else predictions
+        chosen, random = silence(model, pooled, explained, steps)
 
     # Which ways they went, and whether the explanations hold
     head = head_of(model)
@@ -183,8 +185,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     routes = routes_record(routes, classes, concepts, which)
     for row, accuracy in zip(routes["classes"], class_accuracy(predictions, targets, len(classes)), strict=True):
         row["accuracy"] = accuracy
-    methods = {f"{steps} largest votes": by_votes(model, pooled, explained, steps),
-               f"{steps} active units at random": at_random(model, pooled, explained, steps)}  # fmt: skip
+    methods = {f"{steps} largest votes": chosen, f"{steps} active units at random": random}
     if rival:
         rival_pooled = evaluate_features(rival, make_loader(val_set, VAL_BATCH, args.workers, device), device)[1]
         name = f"{steps} largest votes of {shown(args.compare)}"
@@ -213,6 +214,13 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     write_figure(output / "figure.png", [records[place] for place in chosen_for_figure], output)
     print(f"report: {shown(output / 'explain.html')}")
     return report
+
+
+def silence(
+    model: nn.Module, pooled: Tensor, classes: Tensor, steps: int
+) -> tuple[dict[str, Curves], dict[str, Curves]]:
+    """What becomes of pictures without their largest votes, or with these alone; and the same of units at random."""
+    return by_votes(model, pooled, classes, steps), at_random(model, pooled, classes, steps)
 
 
 def check_args(args: argparse.Namespace) -> None:

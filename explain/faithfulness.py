@@ -123,12 +123,17 @@ def _both_ways(model: nn.Module, pooled: Tensor, classes: Tensor, order: Tensor)
     return {way: ablation_curves(head, *arguments, keep=way == "insertion") for way in ("deletion", "insertion")}
 
 
-def ablate_pictures(
-    model: nn.Module, pooled: Tensor, classes: Tensor, steps: int, names: Sequence[str]
+def ablation_records(
+    chosen: dict[str, Curves], random: dict[str, Curves], names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """For explain.json: of each picture deletion and insertion by its votes, and deletion at random (`random`)."""
-    curves = by_votes(model, pooled, classes, steps)
-    curves["random"] = at_random(model, pooled, classes, steps)["deletion"]
+    """For explain.json: of each of V pictures deletion and insertion by its votes, and deletion at random (`random`).
+
+    Args:
+        chosen: as of `by_votes`.
+        random: as of `at_random`.
+        names: the C class names.
+    """
+    curves = {**chosen, "random": random["deletion"]}
     return [
         {
             way: {
@@ -138,7 +143,7 @@ def ablate_pictures(
             }
             for way, curve in curves.items()
         }
-        for row in range(len(pooled))
+        for row in range(len(chosen["deletion"].prediction))
     ]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from explain.faithfulness import ablate_pictures, by_votes, faithfulness_record
+from explain.faithfulness import ablation_records, at_random, by_votes, faithfulness_record
 from explain.pictures import explain_pictures
 from explain.routes import class_accuracy, routes_of, routes_record
 from explain.votes import class_votes
@@ -100,7 +100,8 @@ def write_report(folder, names, model=None, topk=7, count=2, concept="thing", un
                for row, explanation in enumerate(explanations)]  # fmt: skip
     predictions = torch.tensor([record["prediction"] for record in records])
     explained = torch.tensor([record["explained"] for record in records])
-    for record, curves in zip(records, ablate_pictures(model, pooled, explained, 4, names), strict=True):
+    silenced = [way(model, pooled, explained, 4) for way in (by_votes, at_random)]
+    for record, curves in zip(records, ablation_records(*silenced, names), strict=True):
         record["ablation"] = curves
     routes = routes_record(routes_of(pooled, head_of(model).weight.detach(), explained, topk or 512), names, concepts,
                            f"{count} {concept}s")  # fmt: skip

@@ -231,6 +231,16 @@ if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     assert (last["train_top1"] / 100 * 14) % 1 == pytest.approx(0, abs=1e-4)  # of 14: seven each, none twice
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("amp", ["on", "off"])
+def test_training_on_a_gpu(tree, tmp_path, amp):
+    metrics = run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--device", "cuda", "--amp", amp, "--workers", 1)
+    again = run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--device", "cuda", "--amp", amp, "--resume",
+                      tmp_path / "snapshot/pytorch_resnet18_fc_ma_t5_tiny_places/epoch_0.pth")  # fmt: skip
+    assert again["loss"] == pytest.approx(metrics["loss"], rel=0.05)
+
+
 def test_k_schedules():
     assert train.k_of_epochs("linear:50-5", 5, 4) == [50, 35, 20, 5]
     assert train.k_of_epochs("linear:1-3", 3, 3) == [1, 2, 3]
