@@ -158,7 +158,7 @@ def main(args: argparse.Namespace) -> dict[str, float]:
     if resume_from:
         first, best, partial = restore(resume_from, checkpoint, plan, model, optimizer, scheduler, scaler)
 
-    step_model = DistributedDataParallel(model, broadcast_buffers=False) if distributed.world() > 1 else model
+    step_model = DistributedDataParallel(model) if distributed.world() > 1 else model
     step_model = torch.compile(step_model) if args.compile else step_model
 
     def train_on(loader: DataLoader, epoch: int, sums: Sums, stop: Callable[[], bool] = never) -> dict[str, float]:
@@ -215,7 +215,7 @@ def main(args: argparse.Namespace) -> dict[str, float]:
             partial = {}
             loader = epoch_loader(train_set, batch_size, args.workers, device, args.seed, epoch, done)
             trained = train_on(loader, epoch, sums, stop)
-            distributed.same_as_first(model.buffers())  # each had BatchNorm statistics of its own pictures
+            distributed.same_as_first(model.buffers())  # BatchNorm's: each has those of its own last pictures
             tested, pooled = evaluate_features(model, val_loader, device, amp, stop)
             if distributed.anyone(stop()):
                 so_far = asdict(sums.of_all())

@@ -196,7 +196,8 @@ with distributed.joined():
         assert (gradient - two[name]).norm() <= 1e-5 * gradient.norm(), name
 
 
-def test_two_processes_train_together_and_survive_the_death_of_one(tmp_path):
+def test_two_processes_train_together_and_survive_the_death_of_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # as docs/CLUSTERS.md says
     tree = write_tree(tmp_path / "odd_places", per_class=(5, 3))  # 15 to train with, 9 to validate: both are odd
     program = tmp_path / "program.py"
     outputs = {}
