@@ -41,6 +41,7 @@ from files import shown, whole_file
 from loader.places365 import (
     DataSource,
     class_names,
+    default_workers,
     explain_transform,
     find_dataset,
     make_loader,
@@ -84,7 +85,7 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("--topn", type=int, default=settings.EXPLAIN_TOPN, help="votes shown per picture")
     parser.add_argument("--output", metavar="DIR", help="folder that gets explain.html")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
-    parser.add_argument("--workers", type=int, default=min(8, os.cpu_count() or 1), help="processes that read pictures")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes that read pictures")
     parser.add_argument("--no_val", action="store_true", help="leave the validation out")
     return parser
 

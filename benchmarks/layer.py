@@ -9,7 +9,6 @@ during a step beyond what it held before (the input, the parameters), from the a
 """
 
 import argparse
-import platform
 import statistics
 import sys
 import time
@@ -24,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from engine import processor
 from models.dynamic_k import DynamicKLinear
 
 MAX_SECONDS = 8  # spent on the turns of a row, once each variant has had three
@@ -82,14 +82,6 @@ def main(args: argparse.Namespace) -> None:
     for name, values in (QUICK_GROWTH if args.quick else GROWTH).items():
         print(f"### Growth with {name}, forward and backward\n")
         print_times([base._replace(**{name: value}) for value in values], True, args.repeats)
-
-
-def processor() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def print_times(cases: list[Case], train: bool, repeats: int) -> None:

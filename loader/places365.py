@@ -311,6 +311,11 @@ def _fashion_mnist_folder(candidates: list[Path], unpack_to: Path) -> Path | Non
 # --- loaders ------------------------------------------------------------------------------------------------------
 
 
+def default_workers() -> int:
+    """Up to eight per process, and not more than there are cores for all processes of the machine."""
+    return max(1, min(8, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
 def make_loader(
     dataset: Dataset, batch_size: int, workers: int, device: torch.device, sampler: Sequence[int] | None = None
 ) -> DataLoader:
