@@ -140,7 +140,7 @@ def count_all(config, broden: Broden, summary) -> Counts:
 
 
 def reference_counts(active: ActiveMaps, thresholds: np.ndarray, broden: Broden) -> Counts:
-    """The counts of IOU_MODE 'lite' (DESIGN: Network Dissection's formula) as one would write them down at first."""
+    """The counts of IOU_MODE 'lite' (Bau et al. 2017, section 2.3) as one would write them down at first."""
     counts = Counts.zeros(len(thresholds), len(broden.names), len(broden.categories))
     for index in progress(range(len(broden)), desc="reference"):
         labels = broden.labels(index)
