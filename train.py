@@ -21,7 +21,6 @@ wherever a run was ended, to the weights that it would have had undisturbed.
 import argparse
 import importlib.util
 import math
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -53,6 +53,7 @@ from explain.votes import predict, times_voted
 from files import alone_in, shown
 from loader.places365 import (
     DataSource,
+    default_workers,
     epoch_loader,
     find_dataset,
     make_loader,
@@ -110,11 +111,6 @@ def get_args_parser() -> ArgumentParser:
                         help="check data, model, speed, memory and disk by a few steps; write nothing")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     return parser
-
-
-def default_workers() -> int:
-    """Up to eight per process, and not more than there are cores for all processes of the machine."""
-    return max(1, min(8, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def main(args: argparse.Namespace) -> dict[str, float]:
@@ -339,10 +335,10 @@ def route_statistics(model: nn.Module, pooled: Tensor) -> dict[str, float]:
     """
     head = head_of(model)
     topk = getattr(head, "topk", head.in_features)
-    times = times_voted(pooled, head.weight.detach().cpu(), predict(head, pooled), topk)  # (N,)
-    total = sum(distributed.everyones(times))
-    count = sum(distributed.everyones(len(pooled)))
-    return {"units_per_example": total.sum().item() / count, "dead_units": int((total == 0).sum())}
+    times = times_voted(pooled, head.weight.detach().cpu(), predict(head, pooled), topk).numpy()  # (N,)
+    count = np.array([len(pooled)])
+    distributed.add_up(times, count)
+    return {"units_per_example": int(times.sum()) / int(count[0]), "dead_units": int((times == 0).sum())}
 
 
 def epoch_line(
