@@ -33,8 +33,9 @@ import torchvision
 from torch import Tensor, nn
 from tqdm import tqdm
 
+import settings
 import train
-from engine import evaluate_features
+from engine import evaluate_features, processor
 from errors import ArgumentParser, UserError, run
 from experiments import measure, results
 from experiments.data import find, prepare
@@ -47,6 +48,7 @@ from netdissect.broden import Broden
 
 WORKERS = 2
 BATCH = 64
+FITTED = 4000  # training pictures that the elastic nets are fitted on
 CHECKED = Run("fashion_mnist", "dka", 5, 0)  # the run that --check repeats: the shortest
 
 
@@ -118,17 +120,8 @@ def origin() -> dict[str, Any]:
         "numpy": np.__version__,
         "scikit-learn": sklearn.__version__,
         "cores": os.cpu_count(),
-        "cpu": cpu_name(),
+        "cpu": processor(),
     }
-
-
-def cpu_name() -> str:
-    """As the system calls it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
 
 
 def check(work: Path) -> None:
@@ -183,7 +176,7 @@ def trained(one: Run, data: Data, work: Path, places: Path | None) -> nn.Module:
     flags += ["--amp", "off"] if one.variant == "float32" else []
     args = train.get_args_parser().parse_args(list(map(str, flags)))
     folder = train.ROOT / "snapshot" / run_name(arch, mark, one.dataset)
-    last = folder / f"epoch_{train.settings.DATASETS[one.dataset].epochs - 1}.pth"
+    last = folder / f"epoch_{settings.DATASETS[one.dataset].epochs - 1}.pth"
     if not last.is_file():
         train.main(args)
     return apply_variant(load_snapshot(last)[0], one.variant)
@@ -216,7 +209,7 @@ def measure_elastic_nets(
     """Sparse heads on the frozen features of the dense network of the same seed; k is the mean number of weights."""
     model = trained(replace(one, head="dense"), data, work, places)
     pooled, targets = features(model, one.dataset, data, places, "train")
-    some = torch.linspace(0, len(pooled) - 1, min(len(pooled), 4000)).round().long()
+    some = measure.spaced(len(pooled), FITTED)
     val_pooled, val_targets = features(model, one.dataset, data, places, "val")
     about = concepts(model, broden)
     heads = elastic_nets(pooled[some].numpy(), targets[some].numpy(), ELASTIC_NET_C)

@@ -13,6 +13,7 @@ import settings
 from experiments.plan import Data, Run
 from loader.mini_places import BRODEN, PLACES, ensure_mini_places
 from loader.places365 import DataSource, FashionMNISTFiles, find_dataset, read_image
+from netdissect.broden import read_table
 
 _QUALITY = 95  # of the small JPEGs
 
@@ -90,8 +91,7 @@ def _copy(source: Path, target: Path, size: int) -> None:
 
 
 def _split_index(broden: Path, size: int) -> None:
-    with open(broden / "index.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = [row for _, row in read_table(broden / "index.csv", ["split", "ih", "iw"])]
     for split in ("train", "val"):
         with open(broden / f"index_{split}.csv", "w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, list(rows[0]))

@@ -1,5 +1,7 @@
 """What the study measures of a network: accuracy, votes, routes, faithfulness, and how its units stand to concepts."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,17 +14,17 @@ from explain.faithfulness import ablation_curves, random_order
 from explain.pictures import FEATURE_LAYER
 from explain.votes import predict
 from models.dynamic_k import DynamicKLinear
-from netdissect.activity import LayerActivity, LayerSummary
+from netdissect import main as dissection
 from netdissect.broden import Broden
-from netdissect.features import map_sizes, stream_features
-from netdissect.report import chance_summary
-from netdissect.tally import TallyRow, chance_scores, count, interpretable, pairings, tally_rows, unique_detectors
+from netdissect.features import stream_features
+from netdissect.tally import IOU_MODES, TallyRow, interpretable, unique_detectors
 from settings import SCORE_THRESHOLD
 
 SHOWN = 5  # the largest votes, as an explanation shows them
 TOP = 4  # the votes whose share the paper's figures are about
 SAMPLE = 1000  # pictures, evenly spaced, of which pairs are compared and units silenced
-QUANTILE = 0.005  # of Network Dissection's thresholds
+# Of Network Dissection, whatever its settings.py says:
+QUANTILE = 0.005
 CHANCE_ROUNDS = 2
 PREPROCESS = "imagenet"  # as the networks were trained with
 
@@ -83,7 +85,7 @@ def measure_head(head: nn.Linear, pooled: Tensor, targets: Tensor) -> dict[str, 
     top = torch.where(total > 0, size.topk(TOP, 1).values.sum(1) / total, 1.0)  # nothing is beyond them
     shown = torch.zeros(len(pooled), pooled.shape[1] + 1, dtype=torch.bool)
     shown = shown.scatter_(1, votes.shown % (pooled.shape[1] + 1), True)[:, :-1]  # -1 is the column that goes
-    some = torch.linspace(0, len(pooled) - 1, min(SAMPLE, len(pooled))).round().long()
+    some = spaced(len(pooled), SAMPLE)
     within, between = overlaps(votes.chosen[some], classes[some])
     shown_within, shown_between = overlaps(shown[some], classes[some])
     return {
@@ -113,6 +115,11 @@ def _faithfulness(head: nn.Linear, pooled: Tensor, classes: Tensor, vote: Tensor
             curves = ablation_curves(head, pooled, classes, order, keep=way == "insertion")
             areas[kind + way] = curves.area.double().mean().item()
     return areas
+
+
+def spaced(count: int, most: int) -> Tensor:
+    """All of `count` indices, or `most` of them, evenly spaced."""
+    return torch.linspace(0, count - 1, min(most, count)).round().long()
 
 
 def overlaps(sets: Tensor, classes: Tensor) -> tuple[float, float]:
@@ -158,30 +165,23 @@ def dissect(model: nn.Module, broden: Broden, workers: int) -> Dissection:
     Of each mode the metrics have, behind its name: interpretable (units of IoU >= 0.04), unique (detectors among them),
     best_iou (mean over all units), above_chance (units above the 95th percentile of chance).
     """
-    summary = _summary(model, broden, workers)
+    common = {"preprocess": PREPROCESS, "quantile": str(QUANTILE), "score_threshold": str(SCORE_THRESHOLD), "topn": "1",
+              "chance_rounds": str(CHANCE_ROUNDS), "workers": str(workers)}  # fmt: skip
     rows, metrics = {}, {}
-    for mode in ("lite", "original"):
-        partners = pairings(len(broden), CHANCE_ROUNDS)
-        own, *random = count(summary.maps, summary.thresholds, broden, mode, workers=workers, partners=partners)
-        rows[mode] = tally_rows(own, broden)
-        found = interpretable(rows[mode], SCORE_THRESHOLD)
-        chance = chance_summary(rows[mode], chance_scores(random, broden), SCORE_THRESHOLD)
-        metrics |= {
-            f"{mode}_interpretable": len(found),
-            f"{mode}_unique": len(unique_detectors(found)),
-            f"{mode}_best_iou": float(np.mean([row.score for row in rows[mode]])),
-            f"{mode}_above_chance": chance["units_above_95"],
-        }
+    with TemporaryDirectory() as cache:
+        folders = {FEATURE_LAYER: Path(cache)}
+        for mode in IOU_MODES:
+            config = dissection.make_config({**common, "iou_mode": mode})
+            summary = dissection.measure(config, model, broden, torch.device("cpu"), folders)[FEATURE_LAYER]
+            rows[mode], chance = dissection.score(config, broden, FEATURE_LAYER, summary)
+            found = interpretable(rows[mode], SCORE_THRESHOLD)
+            metrics |= {
+                f"{mode}_interpretable": len(found),
+                f"{mode}_unique": len(unique_detectors(found)),
+                f"{mode}_best_iou": float(np.mean([row.score for row in rows[mode]])),
+                f"{mode}_above_chance": chance["units_above_95"],
+            }
     return Dissection(rows, metrics)
-
-
-def _summary(model: nn.Module, broden: Broden, workers: int) -> LayerSummary:
-    device = torch.device("cpu")
-    units, positions = map_sizes(model, [FEATURE_LAYER], *broden.largest_picture(), device)[FEATURE_LAYER]
-    activity = LayerActivity(units, positions * len(broden), QUANTILE, topn=1)
-    for indices, maps in stream_features(model, [FEATURE_LAYER], broden, device, PREPROCESS, workers=workers):
-        activity.add(indices, maps[FEATURE_LAYER])
-    return activity.finish()
 
 
 class Scenes(NamedTuple):

@@ -22,7 +22,6 @@ class Data:
         size: side of the pictures that the networks see, pixels.
         epochs, batch_size, lr, small_share: as in `settings.DATASETS`; one cycle of the learning rate.
         crop_scale: the share of a picture that a random training crop covers.
-        classes: C.
         train: training pictures that are used, the first ones; None for all.
     """
 
@@ -32,16 +31,15 @@ class Data:
     lr: float
     small_share: float
     crop_scale: tuple[float, float]
-    classes: int
     train: int | None = None
 
 
 # Chosen so that the whole study takes two to three hours on two cores.
 FULL = {
-    "mini_places": Data(96, 7, 64, 0.05, 0.7, (0.5, 1.0), 16),
-    "fashion_mnist": Data(32, 1, 128, 0.1, 0.0, (0.8, 1.0), 10, train=30_000),
+    "mini_places": Data(96, 7, 64, 0.05, 0.7, (0.5, 1.0)),
+    "fashion_mnist": Data(32, 1, 128, 0.1, 0.0, (0.8, 1.0), train=30_000),
 }
-QUICK = {"mini_places": Data(64, 1, 32, 0.04, 0.0, (0.5, 1.0), 16)}
+QUICK = {"mini_places": Data(64, 1, 32, 0.04, 0.0, (0.5, 1.0))}
 
 
 @dataclass(frozen=True)
