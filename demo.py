@@ -32,7 +32,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 import settings
 from engine import describe_device, evaluate_features, pick_device, progress
-from errors import ArgumentParser, UserError, run
+from errors import ArgumentParser, UserError, run, whole_number
 from explain.faithfulness import MOST_STEPS, Curves, ablation_records, at_random, by_votes, faithfulness_record
 from explain.pictures import FEATURE_LAYER, Explanation, explain_pictures
 from explain.routes import class_accuracy, routes_of, routes_record
@@ -294,10 +294,9 @@ def find_classes(
 def pick_indices(images: str | None, count: int) -> list[int]:
     """'10012,28993' -> these indices; 'N' -> that many, evenly spaced over the validation set; None -> the default."""
     text = images or str(min(settings.EXPLAIN_IMAGES, count))
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdecimal() for part in parts):
+    numbers = [whole_number(part) for part in text.split(",") if part.strip()]
+    if not numbers or None in numbers:
         raise UserError(f"--images {text!r}: expected indices such as 10012,28993, or a count")
-    numbers = [int(part) for part in parts]
     if "," not in text:
         if not 1 <= numbers[0] <= count:
             raise UserError(f"--images {text}: expected a count from 1 to {count}; a single index is written `{text},`")
@@ -311,10 +310,10 @@ def pick_figure(figure: str | None, count: int) -> list[int]:
     """'3,5' -> these places on the page; None -> the first ones. Raises UserError for what is not on it."""
     if figure is None:
         return list(range(min(FIGURE_PICTURES, count)))
-    parts = [part.strip() for part in figure.split(",") if part.strip()]
-    if not parts or not all(part.isdecimal() and int(part) < count for part in parts):
+    places = [whole_number(part) for part in figure.split(",") if part.strip()]
+    if not places or any(place is None or place >= count for place in places):
         raise UserError(f"--figure {figure!r}: expected places on the page, 0 to {count - 1}, such as 0,2,3")
-    return [int(part) for part in parts]
+    return places
 
 
 def own_files(patterns: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """How a run ends early: a user's mistake is one line on stderr and exit code 2, never a traceback; and signals."""
 
 import argparse
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +36,11 @@ def noting_sigterm() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(came)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def whole_number(text: str | None) -> int | None:
+    """The number that a user's text writes, with up to 18 digits and nothing else; None for any other text."""
+    return int(text) if text and re.fullmatch(r"[0-9]{1,18}", text.strip()) else None
 
 
 class ArgumentParser(argparse.ArgumentParser):

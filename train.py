@@ -278,7 +278,7 @@ def k_of_epochs(schedule: str | None, topk: int | None, epochs: int) -> list[int
     """
     if schedule is None:
         return [topk] * epochs
-    match = re.fullmatch(r"linear:([1-9][0-9]*)-([1-9][0-9]*)", schedule)
+    match = re.fullmatch(r"linear:([1-9][0-9]{0,8})-([1-9][0-9]{0,8})", schedule)
     if not match:
         raise UserError(f"--k_schedule {schedule}: expected linear:A-B, for example linear:50-5")
     start, end = int(match[1]), int(match[2])

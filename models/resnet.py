@@ -52,7 +52,7 @@ class DynamicKResNet(ResNet):
 
 def parse_mark(mark: str) -> int:
     """'t5' -> K = 5. Raises UserError for anything but `t` and a positive number."""
-    if not re.fullmatch(r"t[1-9][0-9]*", mark):
+    if not re.fullmatch(r"t[1-9][0-9]{0,8}", mark):
         raise UserError(f"mark {mark!r}: expected `t` and the number of votes K, for example t5")
     return int(mark[1:])
 

@@ -31,7 +31,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         UserError: if the file is missing, unreadable, truncated, or holds anything but tensors and plain values.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"snapshot {path}: no such file")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

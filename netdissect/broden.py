@@ -5,6 +5,7 @@ python3 -m netdissect.broden build --help      # makes one from pictures, label 
 """
 
 import csv
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from errors import UserError, run
+from errors import UserError, run, whole_number
 from loader.places365 import picture_size, read_image
 
 TEST_SAMPLE = 64  # pictures of TEST_MODE
+MOST_LABELS = 255 + 256 * 255  # the greatest number that a label map can have
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,11 @@ class Broden:
         return numbers
 
     def _read_categories(self, wanted: list[str] | None) -> list[str]:
-        known = [row["name"] for _, row in read_table(self.directory / "category.csv", ["name"])]
+        known = []
+        for place, row in read_table(self.directory / "category.csv", ["name"]):
+            if not re.fullmatch(r"[\w -]{1,64}", row["name"]):
+                raise UserError(f"{place}: name {row['name']!r}, expected letters, digits, spaces, - and _")
+            known.append(row["name"])
         unknown = [name for name in wanted or [] if name not in known]
         if unknown:
             raise UserError(f"category {unknown[0]!r}: {self.directory / 'category.csv'} has {', '.join(known)}")
@@ -149,7 +155,12 @@ class Broden:
     def _read_names(self) -> list[str]:
         names = {}
         for place, row in read_table(self.directory / "label.csv", ["number", "name"]):
-            names[_integer(row["number"], place, "number")] = row["name"]
+            number = _integer(row["number"], place, "number")
+            if number > MOST_LABELS:
+                raise UserError(f"{place}: number {number}, expected at most {MOST_LABELS} (R + 256 * G)")
+            if re.search(r"[\x00-\x1f\x7f]", row["name"]):
+                raise UserError(f"{place}: name {row['name']!r}, expected no control characters")
+            names[number] = row["name"]
         return [names.get(number, "") if number else "" for number in range(max(names, default=0) + 1)]
 
     def _read_primary(self) -> np.ndarray:
@@ -172,10 +183,11 @@ class Broden:
             scalars, maps = [], []
             for category, name in enumerate(self.categories):
                 for entry in filter(None, (part.strip() for part in row[name].split(";"))):
-                    if entry.isdecimal():
-                        if int(entry) >= len(self.names):
+                    number = whole_number(entry)
+                    if number is not None:
+                        if number >= len(self.names):
                             raise UserError(f"{place}: label {entry} is not in {self.directory / 'label.csv'}")
-                        scalars.append((category, int(entry)))
+                        scalars.append((category, number))
                     else:
                         maps.append((category, self.directory / "images" / entry))
             if not maps and not any(number for _, number in scalars):
@@ -183,10 +195,10 @@ class Broden:
             height, width = (_integer(row[column], place, column) for column in ("sh", "sw"))
             file = self.directory / "images" / row["image"]
             for path in (file, *(path for _, path in maps)):
-                if check_files and not path.is_file():
+                if check_files and not os.path.isfile(path):  # False too for a name that no file can have
                     raise UserError(f"{place}: {path} is missing")
-            stated = [row.get(column) or "" for column in ("ih", "iw")]
-            picture = (int(stated[0]), int(stated[1])) if all(text.isdecimal() for text in stated) else None
+            stated = [whole_number(row.get(column)) for column in ("ih", "iw")]
+            picture = None if None in stated else (stated[0], stated[1])
             line = int(place.rsplit(" ", 1)[1])
             rows.append(BrodenRow(file, height, width, tuple(scalars), tuple(maps), line, picture))
         if not rows:
@@ -217,9 +229,10 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
 
 
 def _integer(text: str, place: str, column: str) -> int:
-    if not re.fullmatch(r"\d+", text.strip()):
+    number = whole_number(text)
+    if number is None:
         raise UserError(f"{place}: {column} {text!r}, expected a whole number")
-    return int(text)
+    return number
 
 
 if __name__ == "__main__":
