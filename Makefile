@@ -11,9 +11,10 @@ demo: $(VENV)/installed  ## explain the shipped network's predictions on the emb
 test: $(VENV)/installed-dev  ## the test suite
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/installed-dev  ## style and format
+lint: $(VENV)/installed-dev  ## style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 RUN := resnet18_fc_ma_t5_mini_places
 shipped: $(VENV)/installed  ## train and dissect the shipped network anew (40 minutes on two cores)

@@ -133,15 +133,17 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     source, classes, dataset = find_classes(args.dataset, args.data, about, own_only)
     if len(classes) != about["num_classes"]:
         raise UserError(f"{model_file} has {about['num_classes']} classes, data set {dataset} has {len(classes)}")
-    val_set = None if own_only else source.dataset("val", val_transform(source.spec))
-    indices = [] if own_only else pick_indices(args.images, len(val_set))
+    val_set: Any = None if source is None or own_only else source.dataset("val", val_transform(source.spec))
+    indices = [] if val_set is None else pick_indices(args.images, len(val_set))
     rival = load_rival(args.compare, classes, device) if args.compare else None
 
     # Their votes
     output = Path(args.output) if args.output else ROOT / settings.RESULT_ROOT / run_name(
         about["arch"], args.mark or mark_of(about["topk"]), dataset)  # fmt: skip
     transform = explain_transform(spec_of(dataset))
-    records, pooled, unreadable = [], [], []
+    records: list[dict[str, Any]] = []
+    unreadable: list[dict[str, str]] = []
+    features: list[Tensor] = []
     pictures = subjects(val_set, indices, files, transform, unreadable)
     bar = progress(pictures, total=len(indices) + len(files), desc="explain", unit="img")
     for batch in batched(bar, EXPLAIN_BATCH):
@@ -155,12 +157,12 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
             draw_overlays(output / overlays, subject.square, explanation)
             record = {"file": subject.file, "index": subject.index, **explanation.record, "overlays": overlays}
             records.append(record)
-            pooled.append(explanation.pooled)
+            features.append(explanation.pooled)
     if not records:
         raise UserError(unreadable[0]["reason"])
     chosen_for_figure = pick_figure(args.figure, len(records))
     steps = min(about["topk"] or args.topn, MOST_STEPS)
-    pooled = torch.stack(pooled)  # (V, N)
+    pooled = torch.stack(features)  # (V, N)
     predictions = torch.tensor([record["prediction"] for record in records])  # (V,)
     explained = torch.tensor([record["explained"] for record in records])  # (V,)
     chosen, random = silence(model, pooled, explained, steps)
@@ -182,8 +184,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
     # Which ways they went, and whether the explanations hold
     head = head_of(model)
-    routes = routes_of(pooled, head.weight.detach().cpu(), explained, about["topk"] or head.in_features)
-    routes = routes_record(routes, classes, concepts, which)
+    found = routes_of(pooled, head.weight.detach().cpu(), explained, about["topk"] or head.in_features)
+    routes = routes_record(found, classes, concepts, which)
     for row, accuracy in zip(routes["classes"], class_accuracy(predictions, targets, len(classes)), strict=True):
         row["accuracy"] = accuracy
     methods = {f"{steps} largest votes": chosen, f"{steps} active units at random": random}
@@ -281,7 +283,7 @@ def find_classes(
     """
     own = about.get("dataset")
     if names_only and dataset is None and "classes" in about:
-        return None, list(about["classes"]), own
+        return None, list(about["classes"]), own or "unknown"
     if dataset is None and data is None and own in settings.DATASETS:
         dataset = own
     if names_only and (dataset in settings.DATASETS or dataset is None):
@@ -294,8 +296,8 @@ def find_classes(
 def pick_indices(images: str | None, count: int) -> list[int]:
     """'10012,28993' -> these indices; 'N' -> that many, evenly spaced over the validation set; None -> the default."""
     text = images or str(min(settings.EXPLAIN_IMAGES, count))
-    numbers = [whole_number(part) for part in text.split(",") if part.strip()]
-    if not numbers or None in numbers:
+    numbers = listed_numbers(text)
+    if not numbers:
         raise UserError(f"--images {text!r}: expected indices such as 10012,28993, or a count")
     if "," not in text:
         if not 1 <= numbers[0] <= count:
@@ -306,12 +308,19 @@ def pick_indices(images: str | None, count: int) -> list[int]:
     return numbers
 
 
+def listed_numbers(text: str) -> list[int]:
+    """'3,5' -> [3, 5]; nothing if any part of it is not a number."""
+    numbers = [whole_number(part) for part in text.split(",") if part.strip()]
+    known = [number for number in numbers if number is not None]
+    return known if len(known) == len(numbers) else []
+
+
 def pick_figure(figure: str | None, count: int) -> list[int]:
     """'3,5' -> these places on the page; None -> the first ones. Raises UserError for what is not on it."""
     if figure is None:
         return list(range(min(FIGURE_PICTURES, count)))
-    places = [whole_number(part) for part in figure.split(",") if part.strip()]
-    if not places or any(place is None or place >= count for place in places):
+    places = listed_numbers(figure)
+    if not places or max(places) >= count:
         raise UserError(f"--figure {figure!r}: expected places on the page, 0 to {count - 1}, such as 0,2,3")
     return places
 
@@ -345,9 +354,9 @@ def subjects(
     val_set: Any, indices: list[int], files: list[str], transform: Callable, unreadable: list[dict[str, str]]
 ) -> Iterator[Subject]:
     """The pictures, read one at a time; those that cannot be read are named and left out."""
-    for index in [*indices, *files]:
-        own = isinstance(index, str)
-        file = index if own else shown(val_set.file(index))
+    places = [(index, shown(val_set.file(index))) for index in indices]
+    for index, file in [*places, *((None, file) for file in files)]:
+        own = index is None
         try:
             picture = read_image(file, upright=True, enough=ENOUGH_PIXELS) if own else val_set.picture(index)
         except UserError as error:
@@ -355,8 +364,7 @@ def subjects(
             unreadable.append({"file": file, "reason": str(error)})
             continue
         square = np.asarray(picture.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BILINEAR))
-        place = (None, None) if own else (index, int(val_set.targets[index]))
-        yield Subject(file, *place, transform(picture), square)
+        yield Subject(file, index, None if own else int(val_set.targets[index]), transform(picture), square)
 
 
 def batched(items: Iterable[Subject], size: int) -> Iterator[list[Subject]]:

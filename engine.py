@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ class NonFiniteLoss(RuntimeError):
     """The loss became NaN or infinite; the message says in which epoch and batch."""
 
 
-def progress(iterable: Iterable | None = None, **options) -> tqdm:
+def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
     """A progress bar on stderr, silent when that is not a terminal, and in all processes of a run but the first."""
     quiet = None if distributed.is_first() else True  # None: quiet unless stderr is a terminal
     return tqdm(iterable, disable=quiet, file=sys.stderr, dynamic_ncols=True, leave=False, **options)
@@ -169,7 +170,7 @@ def train_one_epoch(
     model.train()
     sums = Sums() if sums is None else sums
     if not sums.steps:
-        sums.lr = scheduler.get_last_lr()[0]
+        sums.lr = float(scheduler.get_last_lr()[0])
     began = time.perf_counter() - sums.seconds
     bar = progress(loader, desc=f"epoch {epoch}", unit="batch", initial=sums.steps, total=sums.steps + len(loader))
     for images, target in bar:

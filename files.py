@@ -11,7 +11,7 @@ from errors import UserError
 try:
     import fcntl
 except ImportError:
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 import distributed
 from engine import Sums, evaluate_features
 from errors import UserError
-from loader.places365 import epoch_loader, make_loader, steps_per_epoch
+from loader.places365 import FashionMNISTFiles, ImageTree, epoch_loader, make_loader, steps_per_epoch
 from models.resnet import head_of
 from runs import log
 
 try:
     import resource
 except ImportError:  # on Windows
-    resource = None
+    resource = None  # type: ignore[assignment]
 
 STEPS = 3
 
@@ -39,8 +39,8 @@ class Sizes:
 def rehearse(
     train_on: Callable[[DataLoader, int, Sums], dict[str, float]],
     model: nn.Module,
-    train_set: Dataset,
-    val_set: Dataset,
+    train_set: ImageTree | FashionMNISTFiles,
+    val_set: ImageTree | FashionMNISTFiles,
     sizes: Sizes,
     device: torch.device,
     amp: torch.dtype | None,
@@ -68,7 +68,7 @@ def rehearse(
     log.info("pictures per class: %d to %d, %d classes without any", min(per_class.values()), max(per_class.values()),
              head_of(model).out_features - len(per_class))  # fmt: skip
 
-    some = Subset(train_set, range(min(len(train_set), STEPS * sizes.batch_size)))
+    some: Subset = Subset(train_set, range(min(len(train_set), STEPS * sizes.batch_size)))
     sums = Sums()
     train_on(epoch_loader(some, sizes.batch_size, sizes.workers, device, seed=0, epoch=0), 0, sums)
     few = distributed.share(min(len(val_set), sizes.batch_size))

@@ -45,7 +45,7 @@ def find_resume(resume: str | None, snapshots: Path) -> tuple[Path | None, dict[
     if resume != "auto":
         return Path(resume), read_checkpoint(resume), []
     paths = [*snapshots_of(snapshots), *snapshots.glob(INTERRUPTED)]
-    unusable = []
+    unusable: list[str] = []
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
             return path, read_checkpoint(path), unusable

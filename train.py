@@ -23,10 +23,11 @@ import importlib.util
 import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Sized
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 import distributed
 import settings
@@ -149,13 +150,15 @@ def main(args: argparse.Namespace) -> dict[str, float]:
     snapshots, results = ROOT / settings.SNAPSHOT_ROOT / name, ROOT / settings.RESULT_ROOT / name
     plan = {"epochs": epochs, "batch_size": batch_size, "steps_per_epoch": steps, "lr": lr, "seed": args.seed,
             "k_schedule": args.k_schedule}  # fmt: skip
-    first, best, partial = 0, 0.0, {}
+    first, best = 0, 0.0
+    partial: dict[str, Any] = {}
     resume_from, checkpoint, unusable = find_resume(args.resume, snapshots)
     if resume_from:
         first, best, partial = restore(resume_from, checkpoint, plan, model, optimizer, scheduler, scaler)
 
-    step_model = DistributedDataParallel(model) if distributed.world() > 1 else model
-    step_model = torch.compile(step_model) if args.compile else step_model
+    step_model: nn.Module = DistributedDataParallel(model) if distributed.world() > 1 else model
+    if args.compile:
+        step_model = cast(nn.Module, torch.compile(step_model))
 
     def train_on(loader: DataLoader, epoch: int, sums: Sums, stop: Callable[[], bool] = never) -> dict[str, float]:
         return train_one_epoch(step_model, loader, optimizer, scheduler, device, amp, scaler, epoch, sums, stop)
@@ -261,7 +264,7 @@ def check_args(args: argparse.Namespace) -> tuple[int | None, str]:
     return None, args.mark or DENSE_MARK
 
 
-def check_sizes(batch_size: int, train_set: Dataset) -> None:
+def check_sizes(batch_size: int, train_set: Sized) -> None:
     """Raises UserError if the processes of the run cannot share the batches."""
     world = distributed.world()
     if batch_size % world:
@@ -270,7 +273,7 @@ def check_sizes(batch_size: int, train_set: Dataset) -> None:
         raise UserError(f"{len(train_set)} training pictures: expected at least {world}, the number of processes")
 
 
-def k_of_epochs(schedule: str | None, topk: int | None, epochs: int) -> list[int | None]:
+def k_of_epochs(schedule: str | None, topk: int | None, epochs: int) -> Sequence[int | None]:
     """K of each epoch; 'linear:50-5' goes evenly from 50 in the first to 5 in the last, rounded to whole numbers.
 
     Raises:
@@ -290,7 +293,7 @@ def k_of_epochs(schedule: str | None, topk: int | None, epochs: int) -> list[int
 def set_k(model: nn.Module, topk: int | None, compiled: bool) -> None:
     """Let the head choose K votes from now on; what was compiled for another K is dropped."""
     head = head_of(model)
-    if isinstance(head, DynamicKLinear) and head.topk != topk:
+    if isinstance(head, DynamicKLinear) and topk is not None and head.topk != topk:
         head.topk = topk
         if compiled:
             torch.compiler.reset()

@@ -12,13 +12,16 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 import numpy as np
 import torch
+from easydict import EasyDict
 from torch.nn import functional as F
 
 import settings
@@ -26,7 +29,7 @@ from engine import progress
 from loader.mini_places import ensure_mini_places
 from models import load_snapshot
 from netdissect import main as dissection
-from netdissect.activity import ActiveMaps
+from netdissect.activity import ActiveMaps, LayerSummary, StoredMaps
 from netdissect.broden import Broden
 from netdissect.features import PREPROCESS
 from netdissect.tally import Counts, count, iou, write_tally
@@ -93,7 +96,9 @@ def growth(model: torch.nn.Module, data: Path, pictures: int) -> None:
     """Tables of the tally's time against pictures, units and labels."""
     print("| pictures | layer | units | categories | labels | measuring, s | tally, s |")
     print("|---:|---|---:|---|---:|---:|---:|")
-    cases = [(part, "layer4", None) for part in (pictures // 4, pictures // 2, pictures)]
+    cases: list[tuple[int, str, list[str] | None]] = [
+        (part, "layer4", None) for part in (pictures // 4, pictures // 2, pictures)
+    ]
     cases += [(pictures // 2, layer, None) for layer in LAYERS[:-1]]
     cases += [(pictures // 2, "layer4", chosen) for chosen in (["object"], ["object", "part"])]
     for number, layer, categories in cases:
@@ -109,37 +114,37 @@ def growth(model: torch.nn.Module, data: Path, pictures: int) -> None:
               f"{len(used - {0})} | {measuring:.2f} | {spent:.2f} |")  # fmt: skip
 
 
-def make_config(layer: str):
+def make_config(layer: str) -> EasyDict:
     """The settings of a dissection of one layer, as main.py has them but for the device."""
     return dissection.make_config({"gpu": "False", "feature_names": layer})
 
 
-def seconds(work) -> float:
+def seconds(work: Callable[[], Any]) -> float:
     """How long a call takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def bare_forward(model: torch.nn.Module, broden: Broden, batch_size: int):
+def bare_forward(model: torch.nn.Module, broden: Broden, batch_size: int) -> Callable[[], None]:
     """A call that passes all pictures, already decoded and preprocessed in memory, through the network."""
     pictures = torch.stack([torch.from_numpy(np.array(broden.picture(index))) for index in range(len(broden))])
     pictures = PREPROCESS["netdissect"](pictures)  # (N, 224, 224, 3) -> (N, 3, 224, 224), channels last
 
     @torch.inference_mode()
-    def forward():
+    def forward() -> None:
         for batch in progress(pictures.split(batch_size), desc="bare forward"):
             model(batch)
 
     return forward
 
 
-def count_all(config, broden: Broden, summary) -> Counts:
+def count_all(config: EasyDict, broden: Broden, summary: LayerSummary) -> Counts:
     """The tally's counts of one pairing, as in a dissection."""
     return count(summary.maps, summary.thresholds, broden, config.iou_mode, config.tally_batch_size, config.workers)[0]
 
 
-def reference_counts(active: ActiveMaps, thresholds: np.ndarray, broden: Broden) -> Counts:
+def reference_counts(active: ActiveMaps | StoredMaps, thresholds: np.ndarray, broden: Broden) -> Counts:
     """The counts of IOU_MODE 'lite' (Bau et al. 2017, section 2.3) as one would write them down at first."""
     counts = Counts.zeros(len(thresholds), len(broden.names), len(broden.categories))
     for index in progress(range(len(broden)), desc="reference"):

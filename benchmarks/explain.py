@@ -43,7 +43,8 @@ def main(args: argparse.Namespace) -> None:
 
 def run_demo(pictures: int, validate: bool, folder: str) -> tuple[float, float]:
     """Wall-clock seconds, and the greatest resident memory in MB, of one run of demo.py."""
-    command = [sys.executable, ROOT / "demo.py", "--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result",
+    command: list[str | Path] = [
+               sys.executable, ROOT / "demo.py", "--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result",
                ROOT / settings.SHIPPED_TALLY, "--dataset", "mini_places", "--images", str(pictures), "--output",
                folder, *([] if validate else ["--no_val"])]  # fmt: skip
     start = time.perf_counter()

@@ -11,8 +11,10 @@ import argparse
 import itertools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import ConstantLR
+from torch.utils.data import DataLoader
 
 import settings
 from engine import pick_amp, train_one_epoch
@@ -33,7 +36,7 @@ WARM_UP = 3  # steps before the clock runs
 class Timed:
     """A number of batches of a loader, and how long it took to wait for those after the first few."""
 
-    def __init__(self, loader, steps: int):
+    def __init__(self, loader: DataLoader, steps: int):
         self._loader, self._steps = loader, steps
         self.waited = self.seconds = 0.0
 
@@ -73,9 +76,9 @@ def main(args: argparse.Namespace) -> None:
     print("| px | step | pictures/s | / plain | waits for data, ms per step |\n|---:|---|---:|---:|---:|")
     for size, half in ((224, False), (112, True)):
         train_set.transform = train_transform(source.spec, half=half)
-        cases = {"plain: float32, contiguous": plain_epoch, "ours": our_epoch}
+        cases: dict[str, Callable[..., None]] = {"plain: float32, contiguous": plain_epoch, "ours": our_epoch}
         if args.compile:
-            cases["ours, compiled"] = lambda *case: our_epoch(*case, compiled=True)
+            cases["ours, compiled"] = partial(our_epoch, compiled=True)
         plain = None
         for name, epoch in cases.items():
             torch.manual_seed(0)
@@ -110,9 +113,11 @@ def our_epoch(
     """train.py's loop, with what `--amp auto` chooses."""
     model.to(memory_format=torch.channels_last)
     scaler = torch.amp.GradScaler(device.type, enabled=False)
-    step_model = torch.compile(model) if compiled else model
+    step_model = cast(nn.Module, torch.compile(model)) if compiled else model
     amp = pick_amp("auto", device)
-    train_one_epoch(step_model, batches, optimizer, ConstantLR(optimizer, 1.0), device, amp, scaler, 0)
+    train_one_epoch(
+        step_model, cast(DataLoader, batches), optimizer, ConstantLR(optimizer, 1.0), device, amp, scaler, 0
+    )
 
 
 if __name__ == "__main__":

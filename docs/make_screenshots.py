@@ -35,12 +35,12 @@ PICTURE = 0  # of the validation set
 def main() -> None:
     """Explain, open the pages, and photograph them."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [ROOT / "demo.py", "--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result",
+        command: list[str | Path] = [ROOT / "demo.py", "--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result",
                    ROOT / settings.SHIPPED_TALLY, "--dataset", "mini_places", "--images", f"{PICTURE},",
                    "--output", folder]  # fmt: skip
         subprocess.run([sys.executable, *command], check=True)
         options = webdriver.ChromeOptions()
-        options.binary_location = shutil.which("chromium")
+        options.binary_location = shutil.which("chromium") or "chromium"
         for flag in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "hide-scrollbars",
                      "disable-background-networking", "disable-component-update", "disable-sync"):  # fmt: skip
             options.add_argument(f"--{flag}")

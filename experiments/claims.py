@@ -134,7 +134,7 @@ def check(work: Path) -> None:
         raise UserError(f"{CHECKED.name}: no results to compare with")
     expected = results.interval(row["top1"] for row in known)
     print(f"{CHECKED.name}: top-1 {again['top1']:.2f} %, expected {expected.low:.2f} to {expected.high:.2f} % "
-          f"(of {expected.count} seeds)")  # fmt: skip
+          f"(of {expected.seeds} seeds)")  # fmt: skip
     if not expected.low <= again["top1"] <= expected.high:
         raise UserError("outside of the interval")
 

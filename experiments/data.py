@@ -57,7 +57,7 @@ class Beginning(DataSource):
 
 def find(dataset: str, data: Data, places: Path | None, root: Path) -> DataSource:
     """A prepared data set, as `find_dataset` finds it, with as many training pictures as the study uses."""
-    source = find_dataset(dataset, places and str(places), root)
+    source = find_dataset(dataset, str(places) if places else None, root)
     return Beginning(**vars(source), count=data.train)
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from experiments.plan import L1_RATIO
 from models.dynamic_k import DynamicKLinear
+from models.resnet import head_of
 
 
 class StraightThrough(DynamicKLinear):
@@ -34,11 +35,11 @@ class ByMagnitude(DynamicKLinear):
 def apply_variant(model: nn.Module, variant: str) -> nn.Module:
     """Change the DKA head of a network to a variant of it; '' and others that concern no head leave it as it is."""
     if variant == "straight-through":
-        model.rfc.__class__ = StraightThrough
+        head_of(model).__class__ = StraightThrough
     elif variant == "by magnitude":
-        model.rfc.__class__ = ByMagnitude
+        head_of(model).__class__ = ByMagnitude
     elif variant == "no bias":
-        model.rfc.bias.requires_grad_(False).zero_()
+        head_of(model).bias.requires_grad_(False).zero_()
     return model
 
 

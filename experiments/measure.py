@@ -1,5 +1,6 @@
 """What the study measures of a network: accuracy, votes, routes, faithfulness, and how its units stand to concepts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -167,13 +168,15 @@ def dissect(model: nn.Module, broden: Broden, workers: int) -> Dissection:
     """
     common = {"preprocess": PREPROCESS, "quantile": str(QUANTILE), "score_threshold": str(SCORE_THRESHOLD), "topn": "1",
               "chance_rounds": str(CHANCE_ROUNDS), "workers": str(workers)}  # fmt: skip
-    rows, metrics = {}, {}
+    rows: dict[str, list[TallyRow]] = {}
+    metrics: dict[str, Any] = {}
     with TemporaryDirectory() as cache:
         folders = {FEATURE_LAYER: Path(cache)}
         for mode in IOU_MODES:
             config = dissection.make_config({**common, "iou_mode": mode})
             summary = dissection.measure(config, model, broden, torch.device("cpu"), folders)[FEATURE_LAYER]
             rows[mode], chance = dissection.score(config, broden, FEATURE_LAYER, summary)
+            assert chance is not None  # for CHANCE_ROUNDS is not 0
             found = interpretable(rows[mode], SCORE_THRESHOLD)
             metrics |= {
                 f"{mode}_interpretable": len(found),
@@ -193,12 +196,12 @@ class Scenes(NamedTuple):
 
 def look_at(model: nn.Module, broden: Broden, workers: int) -> Scenes:
     """Run a network over the pictures of a Broden folder, which must be few enough to hold all maps."""
-    maps: list[Tensor | None] = [None] * len(broden)
+    maps: dict[int, Tensor] = {}
     for indices, batch in stream_features(model, [FEATURE_LAYER], broden, torch.device("cpu"), PREPROCESS,
                                           workers=workers):  # fmt: skip
         for index, own in zip(indices, batch[FEATURE_LAYER], strict=True):
             maps[index] = own
-    return Scenes(torch.stack(maps), broden)
+    return Scenes(torch.stack([maps[index] for index in range(len(broden))]), broden)
 
 
 def pointing(head: nn.Linear, scenes: Scenes, rows: list[TallyRow]) -> dict[str, float]:
@@ -238,10 +241,10 @@ def pointing(head: nn.Linear, scenes: Scenes, rows: list[TallyRow]) -> dict[str,
             if where is not None and where.ndim:
                 fine = F.interpolate(scenes.maps[index, unit][None, None], where.shape, mode="bilinear",
                                      align_corners=False)[0, 0]  # fmt: skip
-                hits.append(bool(where.flat[fine.argmax()]))
+                hits.append(bool(where.flat[int(fine.argmax())]))
                 areas.append(where.mean())
 
-    def mean(values: list[float]) -> float:
+    def mean(values: Sequence[Any]) -> float:
         return float(np.mean(values)) if values else float("nan")
 
     return {"named": mean(named), "present": mean(present), "present_by_chance": mean(expected),
@@ -250,7 +253,8 @@ def pointing(head: nn.Linear, scenes: Scenes, rows: list[TallyRow]) -> dict[str,
 
 def _coverage(broden: Broden, index: int) -> dict[tuple[str, str], np.ndarray]:
     """The concepts of a picture by (category, name): where they are (sh, sw) bool, or a scalar for the whole of it."""
-    labels, found = broden.labels(index), {}
+    labels = broden.labels(index)
+    found: dict[tuple[str, str], np.ndarray] = {}
     for category, pixels in zip(labels.pixel_categories, labels.pixels, strict=True):
         for number in np.unique(pixels[pixels > 0]):
             key = (broden.categories[category], broden.names[number])

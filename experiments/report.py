@@ -106,7 +106,7 @@ def groups(rows: Rows) -> list[tuple[str, Rows]]:
 
 def shown(value: Interval, decimals: int = 1, scale: float = 1.0) -> str:
     """'87.50 ± 0.12': a mean and half of its 95 % interval; '–' for nothing."""
-    if value.count == 0:
+    if value.seeds == 0:
         return "–"
     mean = f"{value.mean * scale:.{decimals}f}"
     return mean if math.isnan(value.half) else f"{mean} ± {value.half * scale:.{decimals}f}"
@@ -270,7 +270,7 @@ def plot_against_k(path: Path, rows: Rows, metric: str, title: str, scale: float
             axis.errorbar(ks, [value.mean * scale for value in found], [value.half * scale for value in found],
                           fmt=line[1], color=line[0], capsize=3, markersize=4, label=name)  # fmt: skip
         dense = interval(row[metric] for row in select(own, head="dense"))
-        if dense.count:
+        if dense.seeds:
             axis.axhline(dense.mean * scale, color=dense_colour, linestyle="--", label="dense")
             if not math.isnan(dense.low):
                 axis.axhspan(dense.low * scale, dense.high * scale, color=dense_colour, alpha=0.15, linewidth=0)

@@ -19,7 +19,7 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
-    count: int
+    seeds: int
 
     @property
     def half(self) -> float:

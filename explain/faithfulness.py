@@ -119,8 +119,8 @@ def at_random(model: nn.Module, pooled: Tensor, classes: Tensor, steps: int) -> 
 
 def _both_ways(model: nn.Module, pooled: Tensor, classes: Tensor, order: Tensor) -> dict[str, Curves]:
     head = head_of(model)
-    arguments = [tensor.to(head.weight.device) for tensor in (pooled, classes, order)]
-    return {way: ablation_curves(head, *arguments, keep=way == "insertion") for way in ("deletion", "insertion")}
+    pooled, classes, order = (tensor.to(head.weight.device) for tensor in (pooled, classes, order))
+    return {way: ablation_curves(head, pooled, classes, order, way == "insertion") for way in ("deletion", "insertion")}
 
 
 def ablation_records(

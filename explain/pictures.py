@@ -19,9 +19,17 @@ RANKED = 5  # classes listed with their probabilities
 class Concept(Protocol):
     """What Network Dissection found out about a unit: one row of tally.csv."""
 
-    label: str
-    category: str
-    score: float
+    @property
+    def label(self) -> str:
+        """The best concept's name."""
+
+    @property
+    def category(self) -> str:
+        """Its category."""
+
+    @property
+    def score(self) -> float:
+        """Its IoU."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,10 @@ def explain_pictures(
     pooled = F.adaptive_avg_pool2d(features, 1).flatten(1)  # (B, F), as the network pools them
     probability = logits.softmax(1).cpu()  # (B, C)
     ranked = probability.topk(min(RANKED, len(classes)), 1).indices.tolist()  # B times, the most probable first
-    explained = [target if explain_target else best[0] for target, best in zip(targets, ranked, strict=True)]
+    own_classes = targets if explain_target else [best[0] for best in ranked]
+    explained = [
+        class_ for class_ in own_classes if class_ is not None
+    ]  # B of them: a true class that is explained is known
     sides = [_contestants(best, target, own) for best, target, own in zip(ranked, targets, explained, strict=True)]
     votes = [{c: votes_for(model, row, c) for c in rivals} for row, rivals in zip(pooled.cpu(), sides, strict=True)]
     listed = torch.stack([of_class[c].unit[:topn] for of_class, c in zip(votes, explained, strict=True)])  # (B, R)

@@ -26,7 +26,7 @@ class LabelCounts:
 
     def __init__(self, categories: Sequence[str]):
         self.pictures: dict[str, Counter] = {category: Counter() for category in categories}
-        self.coverage: dict[str, Counter] = {category: Counter() for category in categories}
+        self.coverage: dict[str, dict[int, float]] = {category: defaultdict(float) for category in categories}
         self._any: Counter = Counter()  # label number -> pictures, whatever the category
 
     def add(self, picture: Mapping[str, Mapping[int, float]]) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -82,7 +83,7 @@ def render_scene(class_name: str, seed: int, size: int = SIZE) -> Scene:
     return render(class_name, seed, size)
 
 
-def ensure_mini_places(root: str | os.PathLike, **sizes: int) -> tuple[Path, Path]:
+def ensure_mini_places(root: str | os.PathLike, **sizes: Any) -> tuple[Path, Path]:
     """The folders of mini_places and mini_broden below `root`, rendered if they are not there whole.
 
     A complete rendering of any size is taken as it is; `sizes` are those of `render_mini_places`.
@@ -263,7 +264,7 @@ def _write_broden_tables(folder: Path, tasks: list[_Task], shares: list[dict[str
     for number, (task, found) in enumerate(zip(tasks, shares, strict=True)):
         counts.add(found)
         cells = {category: f"mini/{task.name}_{category}.png" if found[category] else "" for category in CATEGORIES}
-        cells["scene"] = next(iter(found["scene"]))
+        cells["scene"] = str(next(iter(found["scene"])))
         split = "train" if number < _BRODEN_TRAIN_SHARE * len(tasks) else "val"
         rows.append([f"mini/{task.name}.jpg", split, SIZE, SIZE, LABEL_SIZE, LABEL_SIZE, *cells.values()])
     names = {

@@ -8,11 +8,12 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -117,7 +118,7 @@ def picture_size(path: str | os.PathLike) -> tuple[int, int]:
 class ImageTree(ImageFolder):
     """`<root>/<class>/*.jpg` with the class numbers of `categories`, whether or not each class has pictures here."""
 
-    def __init__(self, root: Path, categories: list[str], transform=None):
+    def __init__(self, root: Path, categories: list[str], transform: Callable | None = None):
         self._categories = categories
         super().__init__(str(root), transform, loader=read_image, allow_empty=True)
 
@@ -141,7 +142,7 @@ class ImageTree(ImageFolder):
 class FashionMNISTFiles(FashionMNIST):
     """torchvision's Fashion-MNIST, reading the idx files from the folder they are in."""
 
-    def __init__(self, folder: Path, train: bool, transform=None):
+    def __init__(self, folder: Path, train: bool, transform: Callable | None = None):
         self._folder = str(folder)
         super().__init__(str(folder), train=train, transform=transform)
 
@@ -150,7 +151,7 @@ class FashionMNISTFiles(FashionMNIST):
         """The folder of the idx files."""
         return self._folder
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> tuple[Any, int]:
         image = self.picture(index)
         return (self.transform(image) if self.transform else image), int(self.targets[index])
 
@@ -192,7 +193,7 @@ class DataSource:
     categories: list[str]
     spec: EasyDict
 
-    def dataset(self, split: str, transform=None) -> "ImageTree | FashionMNISTFiles":
+    def dataset(self, split: str, transform: Callable | None = None) -> "ImageTree | FashionMNISTFiles":
         """The pictures of 'train' or 'val'. Raises UserError if there is none."""
         if self.name == "fashion_mnist":
             return FashionMNISTFiles(self.folder, train=split == "train", transform=transform)
@@ -311,13 +312,21 @@ def _fashion_mnist_folder(candidates: list[Path], unpack_to: Path) -> Path | Non
 # --- loaders ------------------------------------------------------------------------------------------------------
 
 
+class Samples(Protocol):
+    """A data set of a known number of samples."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...
+
+
 def default_workers() -> int:
     """Up to eight per process, and not more than there are cores for all processes of the machine."""
     return max(1, min(8, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def make_loader(
-    dataset: Dataset, batch_size: int, workers: int, device: torch.device, sampler: Sequence[int] | None = None
+    dataset: Samples, batch_size: int, workers: int, device: torch.device, sampler: Sequence[int] | None = None
 ) -> DataLoader:
     """Batches of (pictures (B, 3, H, W), classes (B,)), in the order of `sampler`; None takes all, as they come.
 
@@ -325,8 +334,8 @@ def make_loader(
     a batch to end a step with.
     """
     _kill_workers_at_exit()
-    return DataLoader(dataset, batch_size, sampler=sampler, num_workers=workers, pin_memory=device.type == "cuda",
-                      worker_init_fn=_ignore_sigterm)  # fmt: skip
+    return DataLoader(cast(Dataset, dataset), batch_size, sampler=sampler, num_workers=workers,
+                      pin_memory=device.type == "cuda", worker_init_fn=_ignore_sigterm)  # fmt: skip
 
 
 def _ignore_sigterm(_: int) -> None:
@@ -336,7 +345,13 @@ def _ignore_sigterm(_: int) -> None:
 @cache
 def _kill_workers_at_exit() -> None:
     """Workers of a pass that was left in its middle would be sent SIGTERM at exit, and waited for."""
-    atexit.register(lambda: [child.kill() for child in multiprocessing.active_children() if child.daemon])
+
+    def kill() -> None:
+        for child in multiprocessing.active_children():
+            if child.daemon:
+                child.kill()
+
+    atexit.register(kill)
 
 
 class Reproducible(Dataset):
@@ -345,13 +360,13 @@ class Reproducible(Dataset):
     So an epoch's crops are the same in whatever process they are made, and wherever in the epoch a run begins.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, epoch: int):
+    def __init__(self, dataset: Samples, seed: int, epoch: int):
         self._dataset, self._seed, self._epoch = dataset, seed, epoch
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> Any:
         (state,) = np.random.SeedSequence((self._seed, self._epoch, index)).generate_state(1)
         with torch.random.fork_rng(devices=()):
             torch.default_generator.manual_seed(int(state))
@@ -359,7 +374,7 @@ class Reproducible(Dataset):
 
 
 def epoch_loader(
-    dataset: Dataset, batch_size: int, workers: int, device: torch.device, seed: int, epoch: int, start: int = 0
+    dataset: Samples, batch_size: int, workers: int, device: torch.device, seed: int, epoch: int, start: int = 0
 ) -> DataLoader:
     """The training batches of one epoch that are this process's, shuffled.
 
@@ -376,14 +391,14 @@ def epoch_loader(
         start: number of batches to pass over, because they were trained on before the run was interrupted.
     """
     own_batch = batch_size // distributed.world()
-    order = DistributedSampler(
-        dataset, distributed.world(), distributed.rank(), seed=_EPOCHS_APART * seed, drop_last=True
+    order: DistributedSampler = DistributedSampler(
+        cast(Dataset, dataset), distributed.world(), distributed.rank(), seed=_EPOCHS_APART * seed, drop_last=True
     )
     order.set_epoch(epoch)
     own = list(order)[start * own_batch :]
     return make_loader(Reproducible(dataset, seed, epoch), own_batch, workers, device, own)
 
 
-def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+def steps_per_epoch(dataset: Sized, batch_size: int) -> int:
     """Number of batches of `epoch_loader`, from the first."""
     return math.ceil(len(dataset) // distributed.world() / (batch_size // distributed.world()))

@@ -39,7 +39,10 @@ class DynamicKLinear(nn.Linear):
         ValueError: if topk is not an integer in 1..in_features, or the input's last dimension is not N.
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, topk: int = 5, device=None, dtype=None):
+    topk: int
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, topk: int = 5,
+                 device: torch.device | None = None, dtype: torch.dtype | None = None):  # fmt: skip
         if isinstance(topk, bool) or not isinstance(topk, Integral) or not 1 <= topk <= in_features:
             raise ValueError(f"topk must be an integer from 1 to in_features = {in_features}, not {topk!r}")
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)

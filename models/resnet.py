@@ -41,7 +41,7 @@ class DynamicKResNet(ResNet):
 
     def __init__(self, num_classes: int, topk: int, **trunk: Any):
         super().__init__(**trunk, num_classes=1)
-        features = self.fc.in_features
+        features = 512 * trunk["block"].expansion
         self.fc = nn.Identity()  # the trunk's own forward then ends with the pooled features
         self.rfc = DynamicKLinear(features, num_classes, topk=topk)
 
@@ -93,4 +93,6 @@ def build_model(arch: str, num_classes: int, topk: int | None = None) -> ResNet:
 
 def head_of(model: nn.Module) -> nn.Linear:
     """The classifier, dense `fc` or DKA `rfc`, of a network that `build_model` made."""
-    return model.rfc if isinstance(model, DynamicKResNet) else model.fc
+    head = model.rfc if isinstance(model, DynamicKResNet) else model.fc
+    assert isinstance(head, nn.Linear)
+    return head

@@ -60,7 +60,7 @@ def _first_line(error: Exception) -> str:
 def guess_arch(state: dict[str, Tensor]) -> str | None:
     """Name the architecture whose tensors `state` holds, or None if it is none of `MODELS`."""
 
-    def trunk_shapes(tensors):
+    def trunk_shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
         return {key: value.shape for key, value in tensors.items()
                 if key not in _HEAD_KEYS and not key.endswith(_COUNTER)}  # fmt: skip
 

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class ActiveMaps:
         self._units: dict[int, Tensor] = {}
         self._maps: dict[int, Tensor] = {}
         self._spilled: dict[int, tuple[int, tuple[int, ...]]] = {}
-        self._file = None
+        self._file: IO[bytes] | None = None
         self.in_memory = 0  # bytes
         self.on_disk = 0  # bytes
         self.most = 0  # bytes, in memory and on disk, at any time
@@ -53,8 +54,9 @@ class ActiveMaps:
         if index in self._maps:
             return self._units[index], self._maps[index]
         start, shape = self._spilled[index]
-        self._file.seek(start)
-        pixels = np.frombuffer(self._file.read(math.prod(shape) * 4), np.float32)
+        file = cast(IO[bytes], self._file)  # there is one, since something was spilled
+        file.seek(start)
+        pixels = np.frombuffer(file.read(math.prod(shape) * 4), np.float32)
         return self._units[index], torch.from_numpy(pixels.reshape(shape).copy())
 
     def prune(self, bound: Tensor) -> None:
@@ -115,7 +117,7 @@ class StoredMaps:
             )
         }
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[Path]]:
         return StoredMaps, (self._folder,)
 
     def __iter__(self) -> Iterator[int]:
@@ -126,8 +128,11 @@ class StoredMaps:
         return self._of[picture]
 
 
+Maps = TypeVar("Maps", ActiveMaps, StoredMaps)
+
+
 @dataclass(frozen=True)
-class LayerSummary:
+class LayerSummary(Generic[Maps]):
     """What the steps after the pass need of a layer.
 
     Attributes:
@@ -138,20 +143,20 @@ class LayerSummary:
     """
 
     thresholds: np.ndarray
-    maps: ActiveMaps | StoredMaps
+    maps: Maps
     top_pictures: np.ndarray
     values: int
 
-    def save(self, folder: Path) -> None:
+    def save(self: "LayerSummary[ActiveMaps]", folder: Path) -> None:
         """Write everything into a folder."""
         self.maps.save(folder)
         np.savez(folder / "summary.npz", thresholds=self.thresholds, top_pictures=self.top_pictures, values=self.values)
 
     @classmethod
-    def load(cls, folder: Path) -> "LayerSummary":
+    def load(cls, folder: Path) -> "LayerSummary[StoredMaps]":
         """Read what `save` wrote. Raises OSError, ValueError or KeyError if it is not whole."""
         with np.load(folder / "summary.npz", allow_pickle=False) as table:
-            return cls(table["thresholds"], StoredMaps(folder), table["top_pictures"], int(table["values"]))
+            return LayerSummary(table["thresholds"], StoredMaps(folder), table["top_pictures"], int(table["values"]))
 
 
 class LayerActivity:
@@ -194,11 +199,11 @@ class LayerActivity:
             self.maps.prune(bound)
             self._pruned_to = self.maps.in_memory
 
-    def finish(self) -> LayerSummary:
+    def finish(self) -> LayerSummary[ActiveMaps]:
         """End of the pass. Under torchrun all processes' records become one, but for the maps: each has its own."""
         if self._largest is not None:
             self._largest = LargestActivations.union(distributed.everyones(self._largest))
-        thresholds = self._given if self._given is not None else self._largest.thresholds()
+        thresholds = cast(np.ndarray, self._given) if self._largest is None else self._largest.thresholds()
         self.maps.prune(torch.from_numpy(thresholds).float())
         peaks, pictures = zip(*distributed.everyones((self._peaks, self._pictures)), strict=True)
         self._peaks, self._pictures = self._highest(torch.cat(peaks), torch.cat(pictures))

@@ -197,8 +197,8 @@ class Broden:
             for path in (file, *(path for _, path in maps)):
                 if check_files and not os.path.isfile(path):  # False too for a name that no file can have
                     raise UserError(f"{place}: {path} is missing")
-            stated = [whole_number(row.get(column)) for column in ("ih", "iw")]
-            picture = None if None in stated else (stated[0], stated[1])
+            height_stated, width_stated = (whole_number(row.get(column)) for column in ("ih", "iw"))
+            picture = None if height_stated is None or width_stated is None else (height_stated, width_stated)
             line = int(place.rsplit(" ", 1)[1])
             rows.append(BrodenRow(file, height, width, tuple(scalars), tuple(maps), line, picture))
         if not rows:

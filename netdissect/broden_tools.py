@@ -49,12 +49,12 @@ def check(directory: Path) -> list[str]:
             shares[broden.categories[category]][number] = 1.0
         for category, path in row.maps:
             try:
-                found = label_shares(broden.label_map(path, row))
+                covered = label_shares(broden.label_map(path, row))
             except UserError as error:
                 faults.append(f"{place}: {error}")
                 continue
             own = shares[broden.categories[category]]
-            own.update({number: own.get(number, 0.0) + share for number, share in found.items()})
+            own.update({number: own.get(number, 0.0) + share for number, share in covered.items()})
         counts.add(shares)
     return faults + list(_wrong_tables(directory, broden, counts))
 

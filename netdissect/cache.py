@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 import distributed
-from netdissect.activity import LayerSummary, StoredMaps
+from netdissect.activity import ActiveMaps, LayerSummary, StoredMaps
 from netdissect.broden import Broden
 
 _FORMAT = 2  # raised when what is stored changes
@@ -37,7 +37,7 @@ def data_fingerprint(broden: Broden) -> str:
     return digest.hexdigest()
 
 
-def load(folder: Path, key: dict[str, Any]) -> tuple[LayerSummary | None, str | None]:
+def load(folder: Path, key: dict[str, Any]) -> tuple[LayerSummary[StoredMaps] | None, str | None]:
     """The summary that was stored under `key`, or None and the reason why what is there cannot be used."""
     if not folder.is_dir():
         return None, None
@@ -51,7 +51,7 @@ def load(folder: Path, key: dict[str, Any]) -> tuple[LayerSummary | None, str | 
         return None, f"not whole ({error})"
 
 
-def store(folder: Path, key: dict[str, Any], summary: LayerSummary) -> LayerSummary:
+def store(folder: Path, key: dict[str, Any], summary: LayerSummary[ActiveMaps]) -> LayerSummary[StoredMaps]:
     """Store a summary of one pass; under torchrun that of all processes, each of which has the maps of its pictures.
 
     Returns:
@@ -75,7 +75,7 @@ def store(folder: Path, key: dict[str, Any], summary: LayerSummary) -> LayerSumm
     return LayerSummary.load(folder)
 
 
-def _save(folder: Path, key: dict[str, Any], summary: LayerSummary) -> None:
+def _save(folder: Path, key: dict[str, Any], summary: LayerSummary[ActiveMaps]) -> None:
     """Store a summary, in place of any other; the folder appears only when it is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

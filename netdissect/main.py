@@ -142,7 +142,7 @@ def main(config: EasyDict) -> list[Path]:
 
     # Model
     model, about = load_model(config)
-    model.to(device, memory_format=torch.channels_last).eval()
+    model.to(device).to(memory_format=torch.channels_last).eval()
 
     # Data
     with distributed.first_before_others():
@@ -186,20 +186,22 @@ def measure(
         "quantile": config.quantile,
         "topn": config.topn,
     }
-    summaries, activities, keys = {}, {}, {}
+    summaries: dict[str, LayerSummary] = {}
+    activities: dict[str, LayerActivity] = {}
+    keys: dict[str, dict[str, Any]] = {}
     sizes = map_sizes(model, list(folders), *broden.largest_picture(), device)
     for layer, folder in folders.items():
         units, positions = sizes[layer]
         given = read_thresholds(config.quantile_file, units) if config.quantile_file else None
         given_hash = None if given is None else hashlib.sha256(given.tobytes()).hexdigest()
         keys[layer] = {**key, "layer": layer, "quantile_file": given_hash}
-        summaries[layer], reason = cache.load(folder / CACHE, keys[layer])
-        if not all(distributed.everyones(summaries[layer] is not None)):
-            summaries[layer] = None
+        stored, reason = cache.load(folder / CACHE, keys[layer])
+        everybody_has_it = all(distributed.everyones(stored is not None))
         if reason:
             log.info("%s: what %s has was %s: measuring anew", layer, folder / CACHE, reason)
-        if summaries[layer]:
+        if stored and everybody_has_it:
             log.info("%s: measured already, taking %s", layer, folder / CACHE)
+            summaries[layer] = stored
             continue
         activities[layer] = LayerActivity(units, positions * len(broden), config.quantile, config.topn, given)
     if activities:

@@ -195,12 +195,12 @@ class _PictureCounter(Dataset):
         # A bilinear map nowhere exceeds its own maximum: only these units can have a mask here.
         on = maps.amax((1, 2)) > self._limits[units]
         units, maps = units[on], maps[on]
-        counts, masks, size = [], None, None
+        counts: list[_PictureCounts] = []
+        masks: dict[tuple[int, int], _Masks] = {}
         for labels in self._labels(picture):
-            if labels.size != size:
-                size = labels.size
-                masks = _Masks.of(units, maps, self._limits[units], size)
-            counts.append(_count_picture(masks, labels, self._broden, self._iou_mode))
+            if labels.size not in masks:
+                masks = {labels.size: _Masks.of(units, maps, self._limits[units], labels.size)}
+            counts.append(_count_picture(masks[labels.size], labels, self._broden, self._iou_mode))
         return counts
 
     def _labels(self, picture: int) -> list[_PictureLabels]:
