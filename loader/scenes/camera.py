@@ -34,7 +34,8 @@ class Camera:
 
     @cached_property
     def _turns(self) -> tuple[float, float, float, float]:
-        return tuple(float(f(a)) for a in (self.yaw, self.tilt) for f in (np.cos, np.sin))
+        cos, sin, cos_tilt, sin_tilt = (float(f(a)) for a in (self.yaw, self.tilt) for f in (np.cos, np.sin))
+        return cos, sin, cos_tilt, sin_tilt
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Project a polygon of (n, 3) world points to (m, 2) picture points, cut off just before the eye."""
@@ -59,7 +60,8 @@ class Camera:
         x = (cos_tilt * u + sin_tilt * v + (0.5 - self.centre)) / self.focal
         y = (self.horizon - 0.5 - (cos_tilt * v - sin_tilt * u)) / self.focal
         rays = (cos * x + sin, y, cos - sin * x)
-        return tuple(np.ascontiguousarray(np.broadcast_to(ray, (size, size)), np.float32) for ray in rays)
+        right, up, ahead = (np.ascontiguousarray(np.broadcast_to(ray, (size, size)), np.float32) for ray in rays)
+        return right, up, ahead
 
 
 def clip_polygon(points: np.ndarray, inside: np.ndarray) -> np.ndarray:

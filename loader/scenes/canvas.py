@@ -20,6 +20,8 @@ _FINE, _COARSE, _LARGE = 4, 2, 90  # supersampling of small and of large shapes,
 _BEYOND = 1e5  # the distance in metres of what a ray never meets
 _REACH = 4.0  # how far shapes may reach beyond the picture, in picture widths
 
+Metres = float | np.floating | np.ndarray  # of one thing, or of each pixel
+
 
 @dataclass
 class Mask:
@@ -59,11 +61,11 @@ class Canvas:
 
     def mask(self, *polygons: np.ndarray) -> Mask | None:
         """Rasterise the union of (n, 2) picture polygons with soft edges; None if nothing of it is in view."""
-        polygons = [_within_reach(polygon) * self.size for polygon in polygons]
-        polygons = [polygon for polygon in polygons if len(polygon) > 2]
-        if not polygons:
+        scaled = [_within_reach(polygon) * self.size for polygon in polygons]
+        scaled = [polygon for polygon in scaled if len(polygon) > 2]
+        if not scaled:
             return None
-        corners = polygons[0] if len(polygons) == 1 else np.concatenate(polygons)
+        corners = scaled[0] if len(scaled) == 1 else np.concatenate(scaled)
         left, top = np.clip(np.floor(corners.min(axis=0)), 0, self.size).astype(int).tolist()
         right, bottom = np.clip(np.ceil(corners.max(axis=0)), 0, self.size).astype(int).tolist()
         if right <= left or bottom <= top:
@@ -71,7 +73,7 @@ class Canvas:
         factor = _COARSE if max(right - left, bottom - top) > _LARGE else _FINE
         image = Image.new("L", ((right - left) * factor, (bottom - top) * factor))
         draw = ImageDraw.Draw(image)
-        for polygon in polygons:
+        for polygon in scaled:
             outline = (polygon - (left, top)) * factor - 0.5
             draw.polygon(outline.ravel().tolist(), fill=255)
         alpha = np.asarray(image.reduce(factor), np.float32) * np.float32(1 / 255)
@@ -130,11 +132,11 @@ class Canvas:
         alpha = np.maximum(1.0 - (across * across)[None, :] - (down * down)[:, None], 0.0)
         return Mask((slice(top, bottom), slice(left, right)), alpha if power == 1.0 else alpha**power)
 
-    def haze_share(self, distance):
+    def haze_share(self, distance: Metres) -> Metres:
         """Return how much of a thing at ``distance`` metres the air hides, in 0..1."""
         return 1.0 - np.exp(distance * np.float32(-1.0 / self.light.visibility))
 
-    def in_air(self, colour: np.ndarray, distance) -> np.ndarray:
+    def in_air(self, colour: np.ndarray, distance: Metres) -> np.ndarray:
         """Blend lit colours (..., 3) with the haze at ``distance`` metres (a number or an array over the pixels)."""
         share = self.haze_share(distance)
         share = share[..., None] if isinstance(share, np.ndarray) and share.ndim else share
@@ -149,7 +151,7 @@ class Canvas:
         factor = (1.0 + slope * _ramp(width))[None, :] - (np.float32(0.5 * skin.shade) * _ramp(height))[:, None]
         if skin.grain:
             factor += np.float32(skin.grain) * noise.crop(skin.noise, self.rng, (height, width))
-        distance = plane.value
+        distance: Metres = plane.value
         if skin.pattern is not None or plane.axis != 2:
             u, v, distance = self.coordinates(plane, mask.box)
         if skin.pattern is None:

@@ -1,5 +1,7 @@
 """The names of everything a scene can show, by category; a name's place in its tuple is its code (from 1)."""
 
+import numpy as np
+
 OBJECTS = (
     "sky",
     "sea",
@@ -171,6 +173,6 @@ def pack(**names: str | None) -> int:
     return sum(_CODES[layer, name] for layer, name in names.items() if name is not None)
 
 
-def unpack(codes, layer: str):
+def unpack(codes: np.ndarray, layer: str) -> np.ndarray:
     """Return one layer of an array of packed codes as uint8: 0 for no label, else the name's place from 1."""
     return ((codes >> _SHIFTS[layer]) & 255).astype("uint8")

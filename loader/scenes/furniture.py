@@ -8,7 +8,7 @@ import numpy as np
 from loader.scenes import palette, skins
 from loader.scenes.canvas import Canvas, Mask, Plane
 from loader.scenes.palette import BLACK, LAMPLIGHT, WHITE, mix, pick
-from loader.scenes.pen import Pen, bar, disc, rectangle
+from loader.scenes.pen import Pen, Range, bar, disc, rectangle, strut
 from loader.scenes.skins import Skin, fabric, leaves, metal, painted, wood
 
 _TURNED = (1.0, -1.0)
@@ -24,7 +24,7 @@ class Room:
     height: float
 
 
-def any_pattern(rng: np.random.Generator, colour, scale: float = 1.0) -> skins.Pattern:
+def any_pattern(rng: np.random.Generator, colour: np.ndarray, scale: float = 1.0) -> skins.Pattern:
     """Draw a pattern for cloth or paper in a colour."""
     kinds = (
         lambda: skins.striped(colour, 0.18 * scale),
@@ -174,16 +174,16 @@ def painting(canvas: Canvas, x: float, y: float, z: float, width: float, height:
     pen.draw(wood(pick(rng, palette.WOODS)), rectangle(-a - 0.05, a + 0.05, -b - 0.05, b + 0.05), part="frame")
     pen.draw(Skin(pick(rng, palette.PASTELS), "paper"), rectangle(-a, a, -b, b))
     if rng.random() < 0.6:
-        x = np.linspace(-a, a, 9)
+        across = np.linspace(-a, a, 9)
         for share, colours in ((0.25, palette.DEEP), (-0.15, palette.FOLIAGE)):
             ridge = b * np.clip(share + rng.normal(0, 0.18, 9), -0.8, 0.9)
-            shape = np.concatenate([np.stack([x, ridge], axis=1), [(a, -b), (-a, -b)]])
+            shape = np.concatenate([np.stack([across, ridge], axis=1), [(a, -b), (-a, -b)]])
             pen.draw(Skin(pick(rng, colours), "paper"), shape)
     else:
         for _ in range(3):
-            pen.draw(
-                Skin(pick(rng, palette.PAINTS), "paper"), disc(*rng.uniform((-a, -b), (a, b)) * 0.55, 0.4 * min(a, b))
-            )
+            skin = Skin(pick(rng, palette.PAINTS), "paper")
+            px, py = rng.uniform((-a, -b), (a, b)) * 0.55
+            pen.draw(skin, disc(px, py, 0.4 * min(a, b)))
 
 
 def mirror(canvas: Canvas, x: float, y: float, z: float, radius: float) -> None:
@@ -291,7 +291,7 @@ def table(
         pen.box(spread, (-a - 0.02, a + 0.02), (height - 0.22, height + 0.01), (-0.02, depth + 0.02), part="top")
 
 
-def _drawers(pen: Pen, skin: Skin, x: float, width: float, low: float, high: float, z: tuple, rows: int = 3) -> None:
+def _drawers(pen: Pen, skin: Skin, x: float, width: float, low: float, high: float, z: Range, rows: int = 3) -> None:
     a = width / 2
     pen.box(skin.times(0.92), (x - a, x + a), (low, high), z, part="drawer")
     step = (high - low) / rows
@@ -416,10 +416,10 @@ def plant(canvas: Canvas, x: float, z: float, y: float = 0.0, height: float = 0.
         blades = []
         for turn in np.linspace(0.35, np.pi - 0.35, 7) + rng.normal(0, 0.12, 7):
             tip = np.array([0.0, 0.34]) + rng.uniform(0.4, 0.66) * np.array([0.62 * np.cos(turn), np.sin(turn)])
-            stem = bar(0.0, 0.3, *tip, 0.05 if slim else 0.02, 0.01)
+            stem = strut(np.array([0.0, 0.3]), tip, 0.05 if slim else 0.02, 0.01)
             blades.append(stem)
             if not slim:
-                blades.append(disc(*tip, 0.1, 0.08))
+                blades.append(disc(tip[0], tip[1], 0.1, 0.08))
         pen.draw(leaves(colour * tone), *blades, part="foliage")
     pen.draw(pot, np.array([(-0.13, 0.0), (0.13, 0.0), (0.18, 0.34), (-0.18, 0.34)]), part="pot")
 

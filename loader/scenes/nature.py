@@ -1,11 +1,14 @@
 """Landscape: sky, water, ground, mountains, trees and other plants."""
 
+from typing import SupportsIndex
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from loader.scenes import noise, palette
 from loader.scenes.canvas import Canvas, Mask, Plane
 from loader.scenes.palette import WHITE, mix, pick, vary
-from loader.scenes.pen import Pen, bar, disc, rectangle
+from loader.scenes.pen import Pen, bar, disc, rectangle, strut
 from loader.scenes.skins import Skin, leaves, wood
 
 _FAR = 4000.0
@@ -24,25 +27,25 @@ def sky(canvas: Canvas) -> None:
         stars = noise.crop("grain", rng, up.shape) > 2.35
         canvas.rgb[stars] += np.float32(0.35)
     if light.sun is not None and rng.random() < 0.7:
-        _sun(canvas)
+        _sun(canvas, light.sun)
     if light.name != "fog":
         _veils(canvas, across, up, ahead)
         if rng.random() < 0.55 and light.name in ("day", "morning", "sunset", "dusk"):
             _heaps(canvas)
 
 
-def _sun(canvas: Canvas) -> None:
+def _sun(canvas: Canvas, colour: np.ndarray) -> None:
     rng, light = canvas.rng, canvas.light
     x = 0.5 + light.side * rng.uniform(0.08, 0.45)
     low = light.name in ("sunset", "morning")
     y = canvas.camera.horizon - (rng.uniform(0.02, 0.18) if low else rng.uniform(0.25, 0.6))
     radius = rng.uniform(0.022, 0.04)
     reach = rng.uniform(0.3, 0.6) if low else 0.2
-    canvas.brighten(canvas.spot(x, y, reach, reach, 2.0), light.sun, 0.55 if low else 0.3)
-    canvas.brighten(canvas.spot(x, y, radius, radius, 0.25), light.sun, 1.6)
+    canvas.brighten(canvas.spot(x, y, reach, reach, 2.0), colour, 0.55 if low else 0.3)
+    canvas.brighten(canvas.spot(x, y, radius, radius, 0.25), colour, 1.6)
 
 
-def _veils(canvas: Canvas, across, up, ahead) -> None:
+def _veils(canvas: Canvas, across: np.ndarray, up: np.ndarray, ahead: np.ndarray) -> None:
     rng, light = canvas.rng, canvas.light
     height = 1.0 / (np.maximum(up, 0.0) + 0.10)
     left, top = rng.integers(0, noise.SIDE, 2)
@@ -90,7 +93,13 @@ def ground(
 
 
 def lay(
-    canvas: Canvas, mask: Mask | None, item: str, material: str, colour, rough: float = 0.10, far: float = 0.25
+    canvas: Canvas,
+    mask: Mask | None,
+    item: str,
+    material: str,
+    colour: np.ndarray,
+    rough: float = 0.10,
+    far: float = 0.25,
 ) -> None:
     """Paint a stretch of natural ground: patchy in the distance, grainy at the feet."""
     if mask is None:
@@ -130,10 +139,10 @@ def water(canvas: Canvas, mask: Mask | None, item: str, colour: np.ndarray, chop
     canvas.paint_field(mask, canvas.in_air(colours, distance), item, "water")
 
 
-def area(canvas: Canvas, points) -> Mask | None:
+def area(canvas: Canvas, points: ArrayLike) -> Mask | None:
     """Return the mask of a polygon of (X, Z) points on the ground."""
-    points = np.asarray(points, float)
-    return canvas.mask(canvas.camera.project(np.stack([points[:, 0], np.zeros(len(points)), points[:, 1]], axis=1)))
+    x, z = np.asarray(points, float).T
+    return canvas.mask(canvas.camera.project(np.stack([x, np.zeros(len(x)), z], axis=1)))
 
 
 def shore(rng: np.random.Generator, near: float, far: float, slope: float = 0.0, wobble: float = 1.5) -> np.ndarray:
@@ -152,7 +161,9 @@ def wet_edge(canvas: Canvas, line: np.ndarray, width: float) -> None:
         canvas.paint_field(mask, mix(WHITE * canvas.light.ambient, canvas.light.low, 0.2), "sea", "water")
 
 
-def mountains(canvas: Canvas, z: float, height: float, colour, peaks: int = 4, snow: float = 2.0) -> None:
+def mountains(
+    canvas: Canvas, z: float, height: float, colour: np.ndarray, peaks: SupportsIndex = 4, snow: float = 2.0
+) -> None:
     """Draw a range of mountains ``z`` metres away; ``snow`` is the share of the height where the snow begins."""
     rng, light = canvas.rng, canvas.light
     half = 0.85 * z / canvas.camera.focal
@@ -185,7 +196,9 @@ def mountains(canvas: Canvas, z: float, height: float, colour, peaks: int = 4, s
     region += mist[..., None] * (light.haze - region)
 
 
-def hills(canvas: Canvas, z: float, height: float, colour, material: str = "grass", item: str = "hill") -> None:
+def hills(
+    canvas: Canvas, z: float, height: float, colour: np.ndarray, material: str = "grass", item: str = "hill"
+) -> None:
     """Draw a smooth line of hills or dunes ``z`` metres away."""
     rng = canvas.rng
     half = 0.9 * z / canvas.camera.focal
@@ -201,7 +214,7 @@ def hills(canvas: Canvas, z: float, height: float, colour, material: str = "gras
     Pen(canvas, item, 0.0, z).draw(skin, np.concatenate([np.stack([x, ridge], axis=1), [(half, -9.0), (-half, -9.0)]]))
 
 
-def tree_line(canvas: Canvas, z: float, height: float, colour) -> None:
+def tree_line(canvas: Canvas, z: float, height: float, colour: np.ndarray) -> None:
     """Draw the edge of a wood far away, as one band of crowns."""
     rng = canvas.rng
     half = 0.75 * z / canvas.camera.focal
@@ -219,7 +232,7 @@ def tree_line(canvas: Canvas, z: float, height: float, colour) -> None:
     pen.draw(leaves(colour * 1.08), *lit, part="foliage")
 
 
-def any_tree(canvas: Canvas, x: float, z: float, height: float, colours=palette.FOLIAGE) -> None:
+def any_tree(canvas: Canvas, x: float, z: float, height: float, colours: np.ndarray = palette.FOLIAGE) -> None:
     """Draw a tree of a random kind."""
     kind = canvas.rng.random()
     if kind < 0.68:
@@ -230,7 +243,7 @@ def any_tree(canvas: Canvas, x: float, z: float, height: float, colours=palette.
         poplar(canvas, x, z, height * 1.25, pick(canvas.rng, colours))
 
 
-def broad_tree(canvas: Canvas, x: float, z: float, height: float, colour) -> None:
+def broad_tree(canvas: Canvas, x: float, z: float, height: float, colour: np.ndarray) -> None:
     """Draw a broad-leaved tree: a forked trunk under a crown of lit blobs."""
     rng = canvas.rng
     pen = Pen(canvas, "tree", x, z, scale=height)
@@ -248,7 +261,7 @@ def broad_tree(canvas: Canvas, x: float, z: float, height: float, colour) -> Non
     _crown(pen, colour, lean, 0.5 * (1.0 + crotch) + 0.02, spread, 0.5 * (1.0 - crotch))
 
 
-def poplar(canvas: Canvas, x: float, z: float, height: float, colour) -> None:
+def poplar(canvas: Canvas, x: float, z: float, height: float, colour: np.ndarray) -> None:
     """Draw a slender tree."""
     pen = Pen(canvas, "tree", x, z, scale=height)
     pen.shadow(0.14, 0.12)
@@ -256,7 +269,7 @@ def poplar(canvas: Canvas, x: float, z: float, height: float, colour) -> None:
     _crown(pen, colour, 0.0, 0.58, 0.10, 0.42)
 
 
-def _crown(pen: Pen, colour, x: float, y: float, rx: float, ry: float) -> None:
+def _crown(pen: Pen, colour: np.ndarray, x: float, y: float, rx: float, ry: float) -> None:
     """Draw a crown: a dark mass, lit blobs towards the light, and bright dabs on top."""
     rng = pen.rng
     count = int(np.clip(pen.pixels(1.0) / 5.0, 5, 17))
@@ -269,15 +282,16 @@ def _crown(pen: Pen, colour, x: float, y: float, rx: float, ry: float) -> None:
     if count < 7:
         return
     shift = np.array([0.20 * rx * pen.light.side, 0.20 * ry])
-    middle = [disc(*(c + shift), rx * r * 0.72, ry * r * 0.66) for c, r in zip(centres, radii, strict=True)]
+    middle = [disc(cx, cy, rx * r * 0.72, ry * r * 0.66) for (cx, cy), r in zip(centres + shift, radii, strict=True)]
     pen.draw(leaves(colour), *middle, part="foliage")
     dabs = [
-        disc(*(c + shift * 1.8), rx * r * 0.36, ry * r * 0.28) for c, r in zip(centres[::2], radii[::2], strict=True)
+        disc(cx, cy, rx * r * 0.36, ry * r * 0.28)
+        for (cx, cy), r in zip(centres[::2] + shift * 1.8, radii[::2], strict=True)
     ]
     pen.draw(leaves(np.minimum(colour * 1.2 + 0.02, 1.0)), *dabs, part="foliage")
 
 
-def conifer(canvas: Canvas, x: float, z: float, height: float, colour, snowy: bool = False) -> None:
+def conifer(canvas: Canvas, x: float, z: float, height: float, colour: np.ndarray, snowy: bool = False) -> None:
     """Draw a fir of ragged tiers, with snow on them or not."""
     rng = canvas.rng
     pen = Pen(canvas, "tree", x, z, scale=height)
@@ -315,8 +329,9 @@ def bare_tree(canvas: Canvas, x: float, z: float, height: float) -> None:
     for _ in range(11):
         start = rng.uniform(0.25, 0.5)
         end = np.array([rng.normal(0.0, 0.2), start + rng.uniform(0.15, 0.45)])
-        limbs.append(bar(0.0, start, *end, 0.022, 0.008))
-        limbs.append(bar(*(end * (0.6, 1.0) - (0.0, 0.1)), end[0] + rng.normal(0.0, 0.08), end[1] + 0.1, 0.012, 0.005))
+        limbs.append(strut(np.array([0.0, start]), end, 0.022, 0.008))
+        tip = np.array([end[0] + rng.normal(0.0, 0.08), end[1] + 0.1])
+        limbs.append(strut(end * (0.6, 1.0) - (0.0, 0.1), tip, 0.012, 0.005))
     pen.draw(wood(palette.WOODS[5] * 1.1, shade=0.25), *limbs, part="trunk")
 
 
@@ -347,18 +362,22 @@ def _frond(x: float, y: float, turn: float, rng: np.random.Generator) -> np.ndar
     return np.concatenate([spine + width, (spine - width * 0.8)[::-1]])
 
 
-def bush(canvas: Canvas, x: float, z: float, height: float, colour, bloom=None) -> None:
+def bush(
+    canvas: Canvas, x: float, z: float, height: float, colour: np.ndarray, bloom: np.ndarray | None = None
+) -> None:
     """Draw a round bush, with blossoms of the colour ``bloom`` or none."""
     rng = canvas.rng
     pen = Pen(canvas, "bush", x, z, scale=height)
     pen.shadow(0.8, 0.4)
     _crown(pen, colour, 0.0, 0.45, rng.uniform(0.6, 0.95), 0.5)
     if bloom is not None and pen.pixels(1.0) > 8:
-        dots = [disc(*rng.uniform((-0.6, 0.2), (0.6, 0.85)), 0.055) for _ in range(16)]
+        dots = [disc(px, py, 0.055) for px, py in rng.uniform((-0.6, 0.2), (0.6, 0.85), (16, 2))]
         pen.moved(item="flower").draw(Skin(bloom, "foliage", shade=0.0), *dots)
 
 
-def tufts(canvas: Canvas, colour, count: int = 60, near: float = 2.0, far: float = 12.0, height: float = 0.22) -> None:
+def tufts(
+    canvas: Canvas, colour: np.ndarray, count: int = 60, near: float = 2.0, far: float = 12.0, height: float = 0.22
+) -> None:
     """Scatter blades of grass over the foreground."""
     rng = canvas.rng
     for z in np.sort(rng.uniform(near, far, 4))[::-1]:
@@ -381,7 +400,7 @@ def flowers(canvas: Canvas, count: int = 40, near: float = 2.5, far: float = 14.
         Pen(canvas, "flower", 0.0, z).draw(Skin(pick(rng, palette.PETALS), "foliage", shade=0.0), *heads)
 
 
-def rock(canvas: Canvas, x: float, z: float, size: float, colour, y: float = 0.0) -> None:
+def rock(canvas: Canvas, x: float, z: float, size: float, colour: np.ndarray, y: float = 0.0) -> None:
     """Draw a boulder with a light and a dark face."""
     rng = canvas.rng
     pen = Pen(canvas, "rock", x, z, y, scale=size)

@@ -1,16 +1,19 @@
 """Compositions of the outdoor scenes. Each draws a whole scene of its class and returns the canvas."""
 
+from typing import Any, SupportsIndex
+
 import numpy as np
 
 from loader.scenes import movables, nature, palette, skins, structures
 from loader.scenes.canvas import Canvas
 from loader.scenes.palette import WHITE, mix, pick
+from loader.scenes.pen import Range
 from loader.scenes.skins import Skin
-from loader.scenes.stage import Stage, outdoor_canvas
+from loader.scenes.stage import Draw, Stage, outdoor_canvas
 
 
 def _backdrop(
-    stage: Stage, mountains: float = 0.3, hills: float = 0.5, woods: float = 0.4, leaf=palette.FOLIAGE
+    stage: Stage, mountains: float = 0.3, hills: float = 0.5, woods: float = 0.4, leaf: np.ndarray = palette.FOLIAGE
 ) -> None:
     """Draw what closes the view, each kind with its probability: mountains, hills and the edge of a wood."""
     canvas, rng = stage.canvas, stage.rng
@@ -48,7 +51,13 @@ def _meadow(stage: Stage, winter: float = 0.1) -> bool:
 
 
 def _trees(
-    stage: Stage, count: int, near: float, far: float, winter: bool = False, height=(6.0, 11.0), spread=1.1
+    stage: Stage,
+    count: SupportsIndex,
+    near: float,
+    far: float,
+    winter: bool = False,
+    height: Range = (6.0, 11.0),
+    spread: float = 1.1,
 ) -> None:
     """Scatter trees: mixed ones, all in autumn colours sometimes, bare or snowy ones in winter."""
     rng = stage.rng
@@ -63,7 +72,7 @@ def _trees(
             stage.scatter(nature.conifer, 1, near, far, tall, pick(rng, palette.CONIFER), snowy=True, spread=spread)
 
 
-def _people(stage: Stage, count: int, near: float = 7.0, far: float = 30.0, spread: float = 0.95) -> None:
+def _people(stage: Stage, count: SupportsIndex, near: float = 7.0, far: float = 30.0, spread: float = 0.95) -> None:
     stage.scatter(movables.person, count, near, far, spread=spread)
 
 
@@ -114,7 +123,15 @@ def _coast(stage: Stage, near: float, slope: float, wobble: float = 1.5) -> np.n
 
 
 def _ashore(
-    stage: Stage, line: np.ndarray, draw, count: int, near: float, far: float, *args, spread=0.95, **kwargs
+    stage: Stage,
+    line: np.ndarray,
+    draw: Draw,
+    count: SupportsIndex,
+    near: float,
+    far: float,
+    *args: Any,
+    spread: float = 0.95,
+    **kwargs: Any,
 ) -> None:
     """Scatter things on this side of a shore; those that find no room are left out."""
     for _ in range(count):
@@ -549,8 +566,8 @@ def park(size: int, rng: np.random.Generator) -> Canvas:
         nature.tree_line(canvas, rng.uniform(70, 110), rng.uniform(7, 12), pick(rng, palette.FOLIAGE))
     winter = _meadow(stage, 0.08)
     if stage.chance(0.3):
-        middle = np.array([stage.across(rng.uniform(-0.5, 0.5), 22), 22.0])
-        pond = nature.disc(*middle, rng.uniform(8, 13), rng.uniform(5, 8)) + rng.normal(0, 0.3, (12, 2))
+        middle = stage.across(rng.uniform(-0.5, 0.5), 22)
+        pond = nature.disc(middle, 22.0, rng.uniform(8, 13), rng.uniform(5, 8)) + rng.normal(0, 0.3, (12, 2))
         nature.water(canvas, nature.area(canvas, pond), "river", pick(rng, palette.SEA), 0.4)
     if stage.chance(0.7):
         _path(
@@ -592,8 +609,8 @@ def forest_path(size: int, rng: np.random.Generator) -> Canvas:
     nature.sky(canvas)
     winter = stage.chance(0.08)
     leaf = palette.AUTUMN if stage.chance(0.2) else palette.FOLIAGE
-    for z in (110, 60):
-        nature.tree_line(canvas, z, z * rng.uniform(0.16, 0.34), pick(rng, leaf) * (1.0 if z > 60 else 0.85))
+    for far in (110, 60):
+        nature.tree_line(canvas, far, far * rng.uniform(0.16, 0.34), pick(rng, leaf) * (1.0 if far > 60 else 0.85))
     if winter:
         nature.ground(canvas, "snow", "snow", palette.SNOW * 0.93, rough=0.05)
     else:

@@ -90,9 +90,28 @@ class Light:
     sun: np.ndarray | None = None
 
 
-def _light(name, zenith, low, ambient, haze, visibility, shadow, lamps=False, sun=None) -> Light:
-    colours = (hexa(code) for code in (zenith, low, ambient, haze))
-    return Light(name, *colours, visibility, shadow, lamps=lamps, sun=None if sun is None else hexa(sun))
+def _light(
+    name: str,
+    zenith: str,
+    low: str,
+    ambient: str,
+    haze: str,
+    visibility: float,
+    shadow: float,
+    lamps: bool = False,
+    sun: str | None = None,
+) -> Light:
+    return Light(
+        name,
+        hexa(zenith),
+        hexa(low),
+        hexa(ambient),
+        hexa(haze),
+        visibility,
+        shadow,
+        lamps=lamps,
+        sun=None if sun is None else hexa(sun),
+    )
 
 
 LIGHTS = (

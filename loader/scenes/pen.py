@@ -1,6 +1,7 @@
 """A pen draws one object at a place in the world, in metres relative to the object's base."""
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from loader.scenes.canvas import Canvas, Mask, Plane
 from loader.scenes.skins import Skin
@@ -8,6 +9,9 @@ from loader.scenes.skins import Skin
 _TURN = np.linspace(0.0, 2.0 * np.pi, 25)[:-1]
 _CIRCLE = np.stack([np.cos(_TURN), np.sin(_TURN)], axis=1)
 _SMALL_CIRCLE = _CIRCLE[::2]
+
+Point = tuple[float, float]  # two of X, Y and Z in metres
+Range = tuple[float, float]  # from, to
 
 
 def disc(x: float, y: float, rx: float, ry: float | None = None) -> np.ndarray:
@@ -22,10 +26,14 @@ def rectangle(x0: float, x1: float, y0: float, y1: float) -> np.ndarray:
 
 def bar(x0: float, y0: float, x1: float, y1: float, width: float, end_width: float | None = None) -> np.ndarray:
     """Return a straight bar between two points, possibly tapering, as a (4, 2) polygon."""
-    along = np.array([x1 - x0, y1 - y0])
+    return strut(np.array([x0, y0]), np.array([x1, y1]), width, end_width)
+
+
+def strut(one: np.ndarray, other: np.ndarray, width: float, end_width: float | None = None) -> np.ndarray:
+    """Return a `bar` between two points (2,)."""
+    along = other - one
     normal = np.array([-along[1], along[0]]) / max(float(np.hypot(*along)), 1e-6) * 0.5
     start, end = normal * width, normal * (width if end_width is None else end_width)
-    one, other = np.array([x0, y0]), np.array([x1, y1])
     return np.array([one + start, other + end, other - end, one - start])
 
 
@@ -83,14 +91,14 @@ class Pen:
         plane = Plane(0, float(self.origin[0] + at * self.scale))
         self.canvas.paint(self.canvas.mask(*placed), skin, plane, self.item, part)
 
-    def slab(self, skin: Skin, *polygons, part: str | None = None) -> None:
+    def slab(self, skin: Skin, *polygons: ArrayLike, part: str | None = None) -> None:
         """Paint slanted (n, 3) polygons; a pattern is laid as if they faced the viewer."""
-        polygons = [np.asarray(polygon, float) for polygon in polygons]
-        mask = self.canvas.mask(*(self._project(*polygon.T) for polygon in polygons))
-        depth = float(self.origin[2] + polygons[0][:, 2].mean() * self.scale)
+        faces = [np.asarray(polygon, float) for polygon in polygons]
+        mask = self.canvas.mask(*(self._project(*face.T) for face in faces))
+        depth = float(self.origin[2] + faces[0][:, 2].mean() * self.scale)
         self.canvas.paint(mask, skin, Plane(2, max(depth, 0.1)), self.item, part)
 
-    def box(self, skin: Skin, x: tuple, y: tuple, z: tuple, part: str | None = None, top: Skin | None = None) -> None:
+    def box(self, skin: Skin, x: Range, y: Range, z: Range, part: str | None = None, top: Skin | None = None) -> None:
         """Paint the visible faces of a box given by its ranges of X, Y and Z relative to the base."""
         (x0, x1), (y0, y1), (z0, z1) = x, y, z
         left, right = self.origin[0] + x0 * self.scale, self.origin[0] + x1 * self.scale
@@ -118,9 +126,10 @@ class Pen:
         points = self._project(np.array([x, x + radius]), np.array([y, y]), np.array([dz, dz]))
         if len(points) == 2:
             reach = float(np.hypot(*(points[1] - points[0])))
-            self.canvas.brighten(self.canvas.spot(*points[0].tolist(), reach, reach, 2.0), colour, strength)
+            across, down = points[0].tolist()
+            self.canvas.brighten(self.canvas.spot(across, down, reach, reach, 2.0), colour, strength)
 
-    def _project(self, x, y, z) -> np.ndarray:
+    def _project(self, x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
         points = np.empty((len(x), 3))
         points[:, 0], points[:, 1], points[:, 2] = x, y, z
         points *= self.scale

@@ -5,6 +5,7 @@ A pattern is a function of the surface's own coordinates in metres, so that it f
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -51,32 +52,32 @@ class Skin:
         return replace(self, colour=self.colour * np.float32(factor), pattern=pattern)
 
 
-def wood(colour: np.ndarray, **changes) -> Skin:
+def wood(colour: np.ndarray, **changes: Any) -> Skin:
     """Plain wood with visible fibres."""
     return Skin(colour, "wood", grain=0.06, noise="streaks", **changes)
 
 
-def painted(colour: np.ndarray, **changes) -> Skin:
+def painted(colour: np.ndarray, **changes: Any) -> Skin:
     """A painted surface or plaster."""
     return Skin(colour, "painted", grain=0.03, **changes)
 
 
-def fabric(colour: np.ndarray, **changes) -> Skin:
+def fabric(colour: np.ndarray, **changes: Any) -> Skin:
     """Cloth."""
     return Skin(colour, "fabric", grain=0.05, **changes)
 
 
-def metal(colour: np.ndarray, **changes) -> Skin:
+def metal(colour: np.ndarray, **changes: Any) -> Skin:
     """Metal."""
     return Skin(colour, "metal", grain=0.02, shade=0.22, **changes)
 
 
-def stone(colour: np.ndarray, **changes) -> Skin:
+def stone(colour: np.ndarray, **changes: Any) -> Skin:
     """Cut stone."""
     return Skin(colour, "stone", grain=0.09, **changes)
 
 
-def leaves(colour: np.ndarray, **changes) -> Skin:
+def leaves(colour: np.ndarray, **changes: Any) -> Skin:
     """Foliage."""
     return Skin(colour, "foliage", grain=0.16, noise="leafy", shade=0.28, **changes)
 
@@ -86,30 +87,30 @@ def _wave(t: np.ndarray, duty: float = 0.5, sharp: float = 9.0) -> np.ndarray:
     return np.clip((duty - np.abs(2.0 * (t - np.floor(t)) - 1.0)) * sharp + 0.5, 0.0, 1.0)
 
 
-def striped(colour, period=0.16, duty=0.5, texture="striped") -> Pattern:
+def striped(colour: np.ndarray, period: float = 0.16, duty: float = 0.5, texture: str | None = "striped") -> Pattern:
     """Upright stripes."""
     return Pattern(colour, lambda u, v: _wave(u / period, duty), texture)
 
 
-def banded(colour, period=0.3, duty=0.5, texture="banded") -> Pattern:
+def banded(colour: np.ndarray, period: float = 0.3, duty: float = 0.5, texture: str | None = "banded") -> Pattern:
     """Level bands."""
     return Pattern(colour, lambda u, v: _wave(v / period, duty), texture)
 
 
-def chequered(colour, period=0.6) -> Pattern:
+def chequered(colour: np.ndarray, period: float = 0.6) -> Pattern:
     """A chequerboard whose squares are half a period wide."""
 
-    def weight(u, v):
+    def weight(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         one, other = _wave(u / period), _wave(v / period)
         return one + other - 2.0 * one * other
 
     return Pattern(colour, weight, "chequered")
 
 
-def dotted(colour, period=0.16, radius=0.28) -> Pattern:
+def dotted(colour: np.ndarray, period: float = 0.16, radius: float = 0.28) -> Pattern:
     """Polka dots in staggered rows."""
 
-    def weight(u, v):
+    def weight(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         row = np.floor(v / period)
         du = (u / period + 0.5 * (row % 2)) % 1.0 - 0.5
         dv = v / period - row - 0.5
@@ -118,22 +119,22 @@ def dotted(colour, period=0.16, radius=0.28) -> Pattern:
     return Pattern(colour, weight, "polka-dotted")
 
 
-def zigzag(colour, period=0.24) -> Pattern:
+def zigzag(colour: np.ndarray, period: float = 0.24) -> Pattern:
     """Level zigzag lines."""
     return Pattern(colour, lambda u, v: _wave(v / period + np.abs((u / period) % 2.0 - 1.0)), "zigzagged")
 
 
-def grid(colour, period=0.2, line=0.14, texture="grid") -> Pattern:
+def grid(colour: np.ndarray, period: float = 0.2, line: float = 0.14, texture: str | None = "grid") -> Pattern:
     """Thin lines both ways, like the joints of tiles."""
     return Pattern(colour, lambda u, v: np.maximum(_wave(u / period, line), _wave(v / period, line)), texture)
 
 
-def waffle(colour, period=0.2) -> Pattern:
+def waffle(colour: np.ndarray, period: float = 0.2) -> Pattern:
     """Soft crossing bands, as of a tartan."""
     return Pattern(colour, lambda u, v: 0.5 * (_wave(u / period) + _wave(v / period)), "waffled")
 
 
-def planks(colour, width=0.14, across=True, texture="lined") -> Pattern:
+def planks(colour: np.ndarray, width: float = 0.14, across: bool = True, texture: str | None = "lined") -> Pattern:
     """Joints between boards that run along ``v`` (``across``) or along ``u``."""
     line = 0.12
     if across:
@@ -141,20 +142,20 @@ def planks(colour, width=0.14, across=True, texture="lined") -> Pattern:
     return Pattern(colour, lambda u, v: _wave(v / width, line), texture)
 
 
-def bricks(colour, length=0.5, height=0.2) -> Pattern:
+def bricks(colour: np.ndarray, length: float = 0.5, height: float = 0.2) -> Pattern:
     """Mortar between staggered courses of bricks."""
 
-    def weight(u, v):
+    def weight(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         row = np.floor(v / height)
         return np.maximum(_wave(v / height, 0.16), _wave(u / length + 0.5 * (row % 2), 0.08))
 
     return Pattern(colour, weight, None)
 
 
-def shingles(colour, period=0.4) -> Pattern:
+def shingles(colour: np.ndarray, period: float = 0.4) -> Pattern:
     """The rounded edges of staggered roof tiles."""
 
-    def weight(u, v):
+    def weight(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         row = np.floor(v / period)
         du = (u / period + 0.5 * (row % 2)) % 1.0 - 0.5
         return np.clip(1.0 - np.abs(v / period - row - 1.6 * du * du) * 4.0, 0.0, 1.0)
@@ -162,15 +163,15 @@ def shingles(colour, period=0.4) -> Pattern:
     return Pattern(colour, weight, "scaly")
 
 
-def pleats(colour, period=0.13) -> Pattern:
+def pleats(colour: np.ndarray, period: float = 0.13) -> Pattern:
     """The soft folds of hanging cloth."""
     return Pattern(colour, lambda u, v: 0.5 + 0.5 * np.sin(u * np.float32(2 * np.pi / period)), "pleated")
 
 
-def woven(colour, period=0.12) -> Pattern:
+def woven(colour: np.ndarray, period: float = 0.12) -> Pattern:
     """A basket weave of short bars."""
 
-    def weight(u, v):
+    def weight(u: np.ndarray, v: np.ndarray) -> np.ndarray:
         turn = (np.floor(u / period) + np.floor(v / period)) % 2.0
         return np.where(turn > 0.5, _wave(3.0 * u / period), _wave(3.0 * v / period))
 

@@ -1,16 +1,26 @@
 """A stage collects what stands in a landscape and paints it from the back to the front."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, SupportsIndex
 
 import numpy as np
 
 from loader.scenes.camera import Camera
 from loader.scenes.canvas import Canvas
 from loader.scenes.palette import WHITE, draw_light, hexa, mix
+from loader.scenes.pen import Range
+
+Draw = Callable[..., None]  # draws a thing: the canvas, then what `Stage.add` was given
 
 
 def outdoor_canvas(
-    size: int, rng: np.random.Generator, height=(1.7, 5.0), horizon=(0.36, 0.62), focal=(0.8, 1.35), yaw: float = 0.12
+    size: int,
+    rng: np.random.Generator,
+    height: Range = (1.7, 5.0),
+    horizon: Range = (0.36, 0.62),
+    focal: Range = (0.8, 1.35),
+    yaw: float = 0.12,
 ) -> Canvas:
     """Make a canvas under the open sky, with a viewpoint drawn from ranges (metres, picture heights and widths)."""
     camera = Camera(
@@ -46,7 +56,7 @@ class Stage:
         """Begin with an empty stage."""
         self.canvas = canvas
         self.rng = canvas.rng
-        self._things = []
+        self._things: list[tuple[float, Draw, tuple[Any, ...], dict[str, Any]]] = []
 
     def chance(self, share: float) -> bool:
         """Toss a coin that shows True with probability ``share``."""
@@ -59,15 +69,17 @@ class Stage:
         cos, sin = np.cos(camera.yaw), np.sin(camera.yaw)
         return float(z * (cos * along + sin) / (cos - sin * along))
 
-    def add(self, z: float, draw, *args, **kwargs) -> None:
+    def add(self, z: float, draw: Draw, *args: Any, **kwargs: Any) -> None:
         """Put something ``z`` metres away: ``draw(canvas, *args, **kwargs)`` will paint it."""
         self._things.append((z, draw, args, kwargs))
 
-    def put(self, draw, share: float, z: float, *args, **kwargs) -> None:
+    def put(self, draw: Draw, share: float, z: float, *args: Any, **kwargs: Any) -> None:
         """Put a thing drawn by ``draw(canvas, x, z, ...)`` at a share of the half picture."""
         self.add(z, draw, self.across(share, z), z, *args, **kwargs)
 
-    def scatter(self, draw, count: int, near: float, far: float, *args, spread: float = 1.1, **kwargs) -> None:
+    def scatter(
+        self, draw: Draw, count: SupportsIndex, near: float, far: float, *args: Any, spread: float = 1.1, **kwargs: Any
+    ) -> None:
         """Put ``count`` things at random places between ``near`` and ``far`` metres, denser in the distance."""
         for _ in range(count):
             z = near + (far - near) * self.rng.random() ** 0.8

@@ -1,11 +1,13 @@
 """Things that are built: houses, towers, bridges of planks, fences and street furniture."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from loader.scenes import palette, skins
 from loader.scenes.canvas import Canvas
 from loader.scenes.palette import LAMPLIGHT, WHITE, mix, pick
-from loader.scenes.pen import Pen, bar, disc, rectangle
+from loader.scenes.pen import Pen, Point, bar, disc, rectangle, strut
 from loader.scenes.skins import Skin, metal, painted, stone, wood
 
 
@@ -40,30 +42,37 @@ def glass(canvas: Canvas, lit: float = 0.5) -> Skin:
     return Skin(mix(pick(rng, palette.GLASS), canvas.light.low, 0.25) * 0.82, "glass", grain=0.02, shade=0.2)
 
 
-def windows(pen: Pen, rects: list, frame, dz: float = 0.0, shutters=None, mullions: bool = True) -> None:
+def windows(
+    pen: Pen,
+    rects: Sequence[tuple[float, float, float, float]],
+    frame: np.ndarray,
+    dz: float = 0.0,
+    shutters: np.ndarray | None = None,
+    mullions: bool = True,
+) -> None:
     """Draw windows at (x0, x1, y0, y1) with frames, panes and crossing bars, and shutters of a colour or none."""
-    rects = np.array(rects, float).reshape(-1, 4)
-    wide = rects[:, 1] - rects[:, 0]
+    placed = np.array(rects, float).reshape(-1, 4)
+    wide = placed[:, 1] - placed[:, 0]
     edge = 0.09
     if shutters is not None:
         leaves = [
             rectangle(r[side] - 0.32 * w * (side == 0), r[side] + 0.32 * w * side, r[2], r[3])
-            for r, w in zip(rects, wide, strict=True)
+            for r, w in zip(placed, wide, strict=True)
             for side in (0, 1)
         ]
         pen.draw(wood(shutters), *leaves, part="window", dz=dz)
-    outer = [rectangle(a - edge, b + edge, c - edge * 1.5, d + edge) for a, b, c, d in rects]
+    outer = [rectangle(a - edge, b + edge, c - edge * 1.5, d + edge) for a, b, c, d in placed]
     pen.draw(painted(frame), *outer, part="window", dz=dz)
-    shares = (rects[::2], rects[1::2]) if pen.light.lamps and len(rects) > 1 else (rects,)
+    shares = (placed[::2], placed[1::2]) if pen.light.lamps and len(placed) > 1 else (placed,)
     for share in shares:
         pen.draw(glass(pen.canvas), *[rectangle(*r) for r in share], part="window", dz=dz)
     if mullions and pen.pixels(0.1) > 0.7:
-        bars = [rectangle((a + b) / 2 - 0.035, (a + b) / 2 + 0.035, c, d) for a, b, c, d in rects]
-        bars += [rectangle(a, b, (c + 2 * d) / 3 - 0.035, (c + 2 * d) / 3 + 0.035) for a, b, c, d in rects]
+        bars = [rectangle((a + b) / 2 - 0.035, (a + b) / 2 + 0.035, c, d) for a, b, c, d in placed]
+        bars += [rectangle(a, b, (c + 2 * d) / 3 - 0.035, (c + 2 * d) / 3 + 0.035) for a, b, c, d in placed]
         pen.draw(painted(frame), *bars, part="window", dz=dz)
 
 
-def door(pen: Pen, x: float, width: float, height: float, colour, dz: float = 0.0) -> None:
+def door(pen: Pen, x: float, width: float, height: float, colour: np.ndarray, dz: float = 0.0) -> None:
     """Draw a door of boards with a frame, a step and a handle."""
     half = width / 2
     pen.draw(
@@ -78,7 +87,17 @@ def door(pen: Pen, x: float, width: float, height: float, colour, dz: float = 0.
         pen.draw(metal(palette.METALS[2]), disc(x + half * 0.7, height * 0.48, 0.06), part="door", dz=dz)
 
 
-def house(canvas: Canvas, x: float, z: float, width=8.0, depth=7.0, eaves=3.2, y=0.0, skin=None, roof=None) -> None:
+def house(
+    canvas: Canvas,
+    x: float,
+    z: float,
+    width: float = 8.0,
+    depth: float = 7.0,
+    eaves: float = 3.2,
+    y: float = 0.0,
+    skin: Skin | None = None,
+    roof: Skin | None = None,
+) -> None:
     """Draw a house with its gable or its eaves to the front, with windows, a door and mostly a chimney."""
     rng = canvas.rng
     skin, roof = skin or facade_skin(rng), roof or roof_skin(rng)
@@ -99,7 +118,7 @@ def _chimney(pen: Pen, x: float, top: float, z: float) -> None:
     pen.box(brick, (x, x + 0.8), (top - 2.0, top + 0.7), (z, z + 0.7), part="chimney")
 
 
-def _gable_front(pen: Pen, skin: Skin, roof: Skin, width, depth, eaves, ridge) -> None:
+def _gable_front(pen: Pen, skin: Skin, roof: Skin, width: float, depth: float, eaves: float, ridge: float) -> None:
     middle, over = width / 2, 0.35
     low = eaves - over * (ridge - eaves) / middle
     left, right = pen.origin[0], pen.origin[0] + width
@@ -118,7 +137,7 @@ def _gable_front(pen: Pen, skin: Skin, roof: Skin, width, depth, eaves, ridge) -
         windows(pen, [(middle - 0.45, middle + 0.45, eaves + 0.2, eaves + 1.2)], palette.WALLS[2])
 
 
-def _eaves_front(pen: Pen, skin: Skin, roof: Skin, width, depth, eaves, ridge) -> None:
+def _eaves_front(pen: Pen, skin: Skin, roof: Skin, width: float, depth: float, eaves: float, ridge: float) -> None:
     over = 0.4
     left, right = pen.origin[0], pen.origin[0] + width
     if left > 0 or right < 0:
@@ -315,14 +334,14 @@ def windmill(canvas: Canvas, x: float, z: float, height: float) -> None:
         along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
         hub = np.array([0.0, top + 0.04])
         tip = hub + along * reach
-        arms.append(bar(*hub, *tip, 0.02, 0.012))
+        arms.append(strut(hub, tip, 0.02, 0.012))
         inner = hub + along * reach * 0.22
         cloths.append(np.array([inner, tip, tip + across * 0.085, inner + across * 0.085]))
         arms += [
-            bar(*(inner + (tip - inner) * s), *(inner + (tip - inner) * s + across * 0.085), 0.007)
+            strut(inner + (tip - inner) * s, inner + (tip - inner) * s + across * 0.085, 0.007)
             for s in (0, 0.33, 0.66, 1)
         ]
-        arms.append(bar(*(inner + across * 0.085), *(tip + across * 0.085), 0.008))
+        arms.append(strut(inner + across * 0.085, tip + across * 0.085, 0.008))
     cloth = skins.fabric(pick(rng, palette.WALLS[[0, 2]]), shade=0.05)
     pen.draw(cloth, *cloths, part="blade", dz=-0.05)
     pen.draw(wood(pick(rng, palette.WOODS[[1, 3, 5]])), *arms, disc(0, top + 0.04, 0.025), part="blade", dz=-0.05)
@@ -361,7 +380,7 @@ def barn(canvas: Canvas, x: float, z: float, width: float = 10.0) -> None:
         [(0, 0), (width, 0), (width, eaves), (0.82 * width, knee), (width / 2, ridge), (0.18 * width, knee), (0, eaves)]
     )
     pen.draw(boards, outline, part="wall")
-    trim = [bar(*outline[i], *outline[i + 1], 0.45) for i in (2, 3, 4, 5)]
+    trim = [strut(outline[i], outline[i + 1], 0.45) for i in (2, 3, 4, 5)]
     pen.draw(roof.times(0.85), *trim, part="roof")
     half, tall = width * 0.2, eaves * 0.85
     pen.draw(boards.times(0.85), rectangle(width / 2 - half, width / 2 + half, 0, tall), part="door")
@@ -377,16 +396,24 @@ def barn(canvas: Canvas, x: float, z: float, width: float = 10.0) -> None:
     windows(pen, [(width / 2 - 0.6, width / 2 + 0.6, knee - 1.0, knee + 0.4)], WHITE * 0.93)
 
 
-def fence(canvas: Canvas, start: tuple, end: tuple, height: float = 1.1, step: float = 1.6, colour=None) -> None:
+def fence(
+    canvas: Canvas,
+    start: Point,
+    end: Point,
+    height: float = 1.1,
+    step: float = 1.6,
+    colour: np.ndarray | None = None,
+) -> None:
     """Draw a fence of posts and two rails between two ground points (X, Z)."""
     colour = pick(canvas.rng, palette.WOODS) if colour is None else colour
     pen = Pen(canvas, "fence", 0.0, 0.0)
-    start, end = np.array(start, float), np.array(end, float)
-    count = int(np.clip(np.hypot(*(end - start)) / step, 2, 26))
-    places = start + np.linspace(0.0, 1.0, count + 1)[:, None] * (end - start)
+    first, last = np.array(start, float), np.array(end, float)
+    count = int(np.clip(np.hypot(*(last - first)) / step, 2, 26))
+    places = first + np.linspace(0.0, 1.0, count + 1)[:, None] * (last - first)
     skin = wood(colour, shade=0.05)
     rails = [
-        [(*start, low), (*end, low), (*end, low + 0.12), (*start, low + 0.12)] for low in (height * 0.38, height * 0.74)
+        [(*first, low), (*last, low), (*last, low + 0.12), (*first, low + 0.12)]
+        for low in (height * 0.38, height * 0.74)
     ]
     pen.slab(skin.times(0.92), *(np.array(rail)[:, [0, 2, 1]] for rail in rails), part="post")
     posts = [
