@@ -32,12 +32,12 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 import settings
 from engine import describe_device, evaluate_features, pick_device, progress
-from errors import ArgumentParser, UserError, run, whole_number
+from errors import ArgumentParser, UserError, check_ranges, run, whole_number
 from explain.faithfulness import MOST_STEPS, Curves, ablation_records, at_random, by_votes, faithfulness_record
 from explain.pictures import FEATURE_LAYER, Explanation, explain_pictures
 from explain.routes import class_accuracy, routes_of, routes_record
 from explain.votes import predict
-from files import shown, whole_file
+from files import alone_in, shown, whole_file
 from loader.places365 import (
     DataSource,
     class_names,
@@ -55,7 +55,7 @@ from models.snapshot import newest_snapshot
 from netdissect.tally import TallyRow, read_tally
 from report.explanations import Explained, write_pages
 from report.figures import write_figure
-from report.overlays import JPEG_QUALITY, PICTURE_SIZE, heat_overlays, strip
+from report.overlays import MOST_TILES, PICTURE_SIZE, heat_overlays, write_strip
 from report.pages import plain_label
 
 ROOT = Path(__file__).resolve().parent
@@ -63,6 +63,7 @@ EXPLAIN_BATCH = 16  # pictures through the network at one time
 VAL_BATCH = 64
 ENOUGH_PIXELS = 2048  # side of a user's picture above which a JPEG is not decoded in full: 224 are shown
 FIGURE_PICTURES = 4  # pictures in figure.png, as in the paper's figures
+RANGES = {"topn": (1, MOST_TILES - 1), "workers": (0, settings.MOST_WORKERS)}
 
 
 def get_args_parser() -> ArgumentParser:
@@ -141,81 +142,83 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     output = Path(args.output) if args.output else ROOT / settings.RESULT_ROOT / run_name(
         about["arch"], args.mark or mark_of(about["topk"]), dataset)  # fmt: skip
     transform = explain_transform(spec_of(dataset))
-    records: list[dict[str, Any]] = []
-    unreadable: list[dict[str, str]] = []
-    features: list[Tensor] = []
-    pictures = subjects(val_set, indices, files, transform, unreadable)
-    bar = progress(pictures, total=len(indices) + len(files), desc="explain", unit="img")
-    for batch in batched(bar, EXPLAIN_BATCH):
-        images = torch.stack([subject.image for subject in batch])  # (B, 3, H, W)
-        targets = [subject.target for subject in batch]
-        explanations = explain_pictures(
-            model, images.to(device), targets, classes, concepts, args.topn, args.explain == "target"
-        )
-        for subject, explanation in zip(batch, explanations, strict=True):
-            overlays = f"vis/cam_{len(records)}.jpg"
-            draw_overlays(output / overlays, subject.square, explanation)
-            record = {"file": subject.file, "index": subject.index, **explanation.record, "overlays": overlays}
-            records.append(record)
-            features.append(explanation.pooled)
-    if not records:
-        raise UserError(unreadable[0]["reason"])
-    chosen_for_figure = pick_figure(args.figure, len(records))
-    steps = min(about["topk"] or args.topn, MOST_STEPS)
-    pooled = torch.stack(features)  # (V, N)
-    predictions = torch.tensor([record["prediction"] for record in records])  # (V,)
-    explained = torch.tensor([record["explained"] for record in records])  # (V,)
-    chosen, random = silence(model, pooled, explained, steps)
-    for record, curves in zip(records, ablation_records(chosen, random, classes), strict=True):
-        record["ablation"] = curves
-    for record in records:
-        print(one_line(record))
-
-    # The accuracy, by the code that training uses; it leaves what the routes of all validation pictures are made of
-    validation, targets, which = None, [record["target"] for record in records], f"{len(records)} explained pictures"
-    if val_set is not None and not args.no_val:
-        loader = make_loader(val_set, VAL_BATCH, args.workers, device)
-        validation, pooled = evaluate_features(model, loader, device)
-        print("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} pictures".format(**validation))
-        targets, which = [int(target) for target in val_set.targets], f"{len(pooled)} validation pictures"
-        predictions = predict(head_of(model), pooled)
-        explained = torch.tensor(targets) if args.explain == "target" else predictions
+    with alone_in(output / "vis"):  # training holds the folder itself, and need not be over
+        records: list[dict[str, Any]] = []
+        unreadable: list[dict[str, str]] = []
+        features: list[Tensor] = []
+        pictures = subjects(val_set, indices, files, transform, unreadable)
+        bar = progress(pictures, total=len(indices) + len(files), desc="explain", unit="img")
+        for batch in batched(bar, EXPLAIN_BATCH):
+            images = torch.stack([subject.image for subject in batch])  # (B, 3, H, W)
+            targets = [subject.target for subject in batch]
+            explanations = explain_pictures(
+                model, images.to(device), targets, classes, concepts, args.topn, args.explain == "target"
+            )
+            for subject, explanation in zip(batch, explanations, strict=True):
+                overlays = f"vis/cam_{len(records)}.jpg"
+                draw_overlays(output / overlays, subject.square, explanation)
+                record = {"file": subject.file, "index": subject.index, **explanation.record, "overlays": overlays}
+                records.append(record)
+                features.append(explanation.pooled)
+        if not records:
+            raise UserError(unreadable[0]["reason"])
+        chosen_for_figure = pick_figure(args.figure, len(records))
+        steps = min(about["topk"] or args.topn, MOST_STEPS)
+        pooled = torch.stack(features)  # (V, N)
+        predictions = torch.tensor([record["prediction"] for record in records])  # (V,)
+        explained = torch.tensor([record["explained"] for record in records])  # (V,)
         chosen, random = silence(model, pooled, explained, steps)
+        for record, curves in zip(records, ablation_records(chosen, random, classes), strict=True):
+            record["ablation"] = curves
+        for record in records:
+            print(one_line(record))
 
-    # Which ways they went, and whether the explanations hold
-    head = head_of(model)
-    found = routes_of(pooled, head.weight.detach().cpu(), explained, about["topk"] or head.in_features)
-    routes = routes_record(found, classes, concepts, which)
-    for row, accuracy in zip(routes["classes"], class_accuracy(predictions, targets, len(classes)), strict=True):
-        row["accuracy"] = accuracy
-    methods = {f"{steps} largest votes": chosen, f"{steps} active units at random": random}
-    if rival:
-        rival_pooled = evaluate_features(rival, make_loader(val_set, VAL_BATCH, args.workers, device), device)[1]
-        name = f"{steps} largest votes of {shown(args.compare)}"
-        methods[name] = by_votes(rival, rival_pooled, predict(head_of(rival), rival_pooled), steps)
+        # The accuracy, by the code that training uses; it leaves what the routes of all validation pictures are made of
+        validation, targets = None, [record["target"] for record in records]
+        which = f"{len(records)} explained pictures"
+        if val_set is not None and not args.no_val:
+            loader = make_loader(val_set, VAL_BATCH, args.workers, device)
+            validation, pooled = evaluate_features(model, loader, device)
+            print("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} pictures".format(**validation))
+            targets, which = [int(target) for target in val_set.targets], f"{len(pooled)} validation pictures"
+            predictions = predict(head_of(model), pooled)
+            explained = torch.tensor(targets) if args.explain == "target" else predictions
+            chosen, random = silence(model, pooled, explained, steps)
 
-    # The pages
-    report = {
-        "arch": about["arch"],
-        "topk": about["topk"],
-        "modelfile": shown(model_file),
-        "nd_result": tally_file and shown(tally_file),
-        "dataset": dataset,
-        "explain": args.explain,
-        "images": records,
-        "unreadable": unreadable,
-        "validation": validation,
-    }
-    faithfulness = faithfulness_record(methods, which)
-    for name, data in (("explain", report), ("routes", routes), ("faithfulness", faithfulness)):
-        with whole_file(output / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
-    units = [{"unit": unit, "label": row.label, "category": row.category, "iou": row.score}
-             for unit, row in sorted(concepts.items())]  # fmt: skip
-    dissection = find_dissection(tally_file, output)
-    write_pages(output, Explained(report, routes, faithfulness, units, settings.SCORE_THRESHOLD, dissection))
-    write_figure(output / "figure.png", [records[place] for place in chosen_for_figure], output)
-    print(f"report: {shown(output / 'explain.html')}")
+        # Which ways they went, and whether the explanations hold
+        head = head_of(model)
+        found = routes_of(pooled, head.weight.detach().cpu(), explained, about["topk"] or head.in_features)
+        routes = routes_record(found, classes, concepts, which)
+        for row, accuracy in zip(routes["classes"], class_accuracy(predictions, targets, len(classes)), strict=True):
+            row["accuracy"] = accuracy
+        methods = {f"{steps} largest votes": chosen, f"{steps} active units at random": random}
+        if rival:
+            rival_pooled = evaluate_features(rival, make_loader(val_set, VAL_BATCH, args.workers, device), device)[1]
+            name = f"{steps} largest votes of {shown(args.compare)}"
+            methods[name] = by_votes(rival, rival_pooled, predict(head_of(rival), rival_pooled), steps)
+
+        # The pages
+        report = {
+            "arch": about["arch"],
+            "topk": about["topk"],
+            "modelfile": shown(model_file),
+            "nd_result": tally_file and shown(tally_file),
+            "dataset": dataset,
+            "explain": args.explain,
+            "images": records,
+            "unreadable": unreadable,
+            "validation": validation,
+        }
+        faithfulness = faithfulness_record(methods, which)
+        for name, data in (("explain", report), ("routes", routes), ("faithfulness", faithfulness)):
+            with whole_file(output / f"{name}.json") as temporary:
+                temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
+        units = [{"unit": unit, "label": row.label, "category": row.category, "iou": row.score}
+                 for unit, row in sorted(concepts.items())]  # fmt: skip
+        dissection = find_dissection(tally_file, output)
+        write_pages(output, Explained(report, routes, faithfulness, units, settings.SCORE_THRESHOLD, dissection))
+        write_figure(output / "figure.png", [records[place] for place in chosen_for_figure], output)
+        print(f"report: {shown(output / 'explain.html')}")
     return report
 
 
@@ -232,10 +235,7 @@ def check_args(args: argparse.Namespace) -> None:
         parse_mark(args.mark)
     if args.arch and args.arch not in MODELS:
         raise UserError(f"--arch {args.arch}: expected one of {', '.join(MODELS)}")
-    if args.topn < 1:
-        raise UserError(f"--topn {args.topn}: expected at least 1")
-    if args.workers < 0:
-        raise UserError(f"--workers {args.workers}: expected at least 0")
+    check_ranges(args, RANGES)
     if args.compare and (args.no_val or (args.image and not args.images)):
         raise UserError("--compare: it needs the validation pictures, without --no_val")
     if args.explain == "target" and args.image:
@@ -330,7 +330,9 @@ def own_files(patterns: list[str]) -> list[str]:
     files = []
     for pattern in patterns:
         path = Path(pattern)
-        if path.is_dir():
+        if not pattern:
+            found: list[str] = []
+        elif path.is_dir():
             found = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
         elif not path.exists() and glob.has_magic(pattern):
             found = sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file))
@@ -380,8 +382,7 @@ def draw_overlays(path: Path, square: np.ndarray, explanation: Explanation) -> N
     strongest = max(percents)
     strengths = [percent / strongest if strongest > 0 else 0.0 for percent in percents]
     tiles = [square, *heat_overlays(square, explanation.maps, strengths)]
-    with whole_file(path) as temporary:
-        Image.fromarray(strip(tiles)).save(temporary, quality=JPEG_QUALITY)
+    write_strip(path, tiles)
 
 
 def find_dissection(tally_file: Path | None, output: Path) -> str | None:

@@ -1,6 +1,7 @@
 """How a run ends early: a user's mistake is one line on stderr and exit code 2, never a traceback; and signals."""
 
 import argparse
+import errno
 import re
 import signal
 import sys
@@ -8,6 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+# What a disk or its owner refuses: no defect of the program, and its message says all.
+REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR,
+                      errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE})  # fmt: skip
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 EXIT_TERMINATED = 143  # 128 + SIGTERM
@@ -44,6 +48,14 @@ def whole_number(text: str | None) -> int | None:
     return int(text) if text and re.fullmatch(r"[0-9]{1,18}", text.strip()) else None
 
 
+def check_ranges(args: argparse.Namespace, ranges: dict[str, tuple[int, int]]) -> None:
+    """Raises UserError for a flag out of its range, from lowest to highest; None is a flag that was not given."""
+    for name, (lowest, highest) in ranges.items():
+        value = getattr(args, name)
+        if value is not None and not lowest <= value <= highest:
+            raise UserError(f"--{name} {value}: expected {lowest} to {highest}")
+
+
 class ArgumentParser(argparse.ArgumentParser):
     """argparse's parser, with a module's docstring as help, no abbreviations, and mistakes as UserError."""
 
@@ -58,10 +70,17 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 def run(entry: Callable[[], None], name: str) -> None:
-    """Call `entry`; a UserError ends the process with `name: error: ...` and code 2, Ctrl-C 130, SIGTERM 143."""
+    """Call `entry`; a UserError ends the process with `name: error: ...` and code 2, Ctrl-C 130, SIGTERM 143.
+
+    So does an OSError that says what a disk or its owner refuses.
+    """
     try:
         entry()
-    except UserError as error:
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError):
+            if error.errno not in REFUSALS:
+                raise
+            error = UserError(f"{error.filename or 'output'}: {error.strerror}")
         print(f"{name}: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(EXIT_USAGE)
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from errors import UserError
+from errors import REFUSALS, UserError
 
 try:
     import fcntl
@@ -16,19 +16,44 @@ except ImportError:
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, renamed to it when the block ends well and removed when it does not."""
+    """Yield a temporary path beside `path`, renamed to it when the block ends well and removed when it does not.
+
+    Raises:
+        UserError: if the disk is full or the folder cannot be written.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays, since writers choose a format by it.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(descriptor)
-    os.chmod(name, 0o666 & ~_umask())
-    temporary = Path(name)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The suffix stays, since writers choose a format by it.
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+        os.close(descriptor)
+        os.chmod(name, 0o666 & ~_umask())
+        temporary = Path(name)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Name the file in what the system says when it refuses that the block writes it: a failed write names none.
+
+    Raises:
+        UserError: if the disk is full or the file cannot be written.
+    """
     try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        # An error that names a file in another folder is about what is read meanwhile.
+        elsewhere = error.filename is not None and Path(path).parent not in (
+            Path(error.filename),
+            *Path(error.filename).parents,
+        )
+        if error.errno not in REFUSALS or elsewhere:
+            raise
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 @contextmanager

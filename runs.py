@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import distributed
 from errors import UserError
-from files import whole_file
+from files import whole_file, writing
 from models.snapshot import load_state, read_checkpoint, snapshots_of
 from report.figures import write_curves
 
@@ -79,6 +79,10 @@ def restore(
     if "training" not in checkpoint:
         raise UserError(f"snapshot {path} has no optimizer state to resume from: start from its weights by --finetune")
     training = checkpoint["training"]
+    if not isinstance(training, dict) or any(
+        not isinstance(training.get(part), dict) for part in ("plan", "sums", "optimizer", "scheduler", "scaler")
+    ):
+        raise UserError(f"snapshot {path}: its optimizer state is not one of train.py's")
     other = {key: training["plan"].get(key) for key in plan if training["plan"].get(key) != plan[key]}
     if other:
         was, wanted = ({key: values.get(key) for key in other} for values in (training["plan"], plan))
@@ -119,6 +123,14 @@ def remove_old_snapshots(snapshots: Path, lines: list[dict[str, float]], keep: i
 # --- numbers ------------------------------------------------------------------------------------------------------
 
 
+class _LogFile(logging.FileHandler):
+    """A log file whose full disk ends the run; logging would print a traceback, and go on without."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        with writing(self.baseFilename):
+            raise
+
+
 def open_log(results: Path | None, before: int = 0) -> None:
     """Log to the terminal and to train.log in the run's folder; of train.jsonl the epochs before this one stay.
 
@@ -128,14 +140,15 @@ def open_log(results: Path | None, before: int = 0) -> None:
     log.propagate = False
     for handler in list(log.handlers):
         log.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # of an earlier run whose disk is full
+            handler.close()
     log.addHandler(logging.StreamHandler(sys.stdout))
     if results is None or not distributed.is_first():
         return
     lines = [json.dumps(line) + "\n" for line in read_epochs(results) if line["epoch"] < before]
     with whole_file(results / "train.jsonl") as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
-    log.addHandler(logging.FileHandler(results / "train.log", encoding="utf-8"))
+    log.addHandler(_LogFile(results / "train.log", encoding="utf-8"))
     log.handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
 
 
@@ -150,7 +163,7 @@ def read_epochs(results: Path) -> list[dict[str, float]]:
 
 def report_epoch(results: Path, line: dict[str, float], epochs: int) -> list[dict[str, float]]:
     """Append an epoch's numbers to train.jsonl, draw curves.png, say it to people. Returns all lines of the run."""
-    with open(results / "train.jsonl", "a", encoding="utf-8") as file:
+    with writing(results / "train.jsonl"), open(results / "train.jsonl", "a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
     lines = read_epochs(results)
     write_curves(results / "curves.png", lines)

@@ -43,6 +43,8 @@ CUSTOM = EasyDict({**DATASETS.places365, "folder": None, "num_classes": None})
 # Where Debian's package dataset-fashion-mnist puts the four idx files.
 FASHION_MNIST_SYSTEM = "/usr/share/datasets/fashion-mnist"
 
+MOST_WORKERS = 1024  # processes that read pictures: more are a slip of the keyboard, and would take all memory
+
 EXPLAIN_IMAGES = 15  # pictures that demo.py explains unless told otherwise
 EXPLAIN_TOPN = 5  # votes shown per picture
 SCORE_THRESHOLD = 0.04  # IoU from which a unit counts as interpretable

@@ -49,7 +49,7 @@ from engine import (
     pick_device,
     train_one_epoch,
 )
-from errors import ArgumentParser, Terminated, UserError, noting_sigterm, run
+from errors import ArgumentParser, Terminated, UserError, check_ranges, noting_sigterm, run
 from explain.votes import predict, times_voted
 from files import alone_in, shown
 from loader.places365 import (
@@ -82,6 +82,8 @@ from runs import (
 
 ROOT = Path(__file__).resolve().parent
 KEEP = 10  # snapshots of a run that stay, beside the best
+RANGES = {"epochs": (1, 100_000), "batch_size": (1, 2**20), "workers": (0, settings.MOST_WORKERS),
+          "seed": (0, 2**32 - 1), "keep": (1, 100_000)}  # fmt: skip
 
 
 def get_args_parser() -> ArgumentParser:
@@ -239,10 +241,7 @@ def main(args: argparse.Namespace) -> dict[str, float]:
 
 def check_args(args: argparse.Namespace) -> tuple[int | None, str]:
     """K (None for a dense head) and the mark that names the run. Raises UserError for values out of range."""
-    for name, lowest in (("epochs", 1), ("batch_size", 1), ("workers", 0), ("seed", 0), ("keep", 1)):
-        value = getattr(args, name)
-        if value is not None and value < lowest:
-            raise UserError(f"--{name} {value}: expected at least {lowest}")
+    check_ranges(args, RANGES)
     if args.lr is not None and not (args.lr > 0 and math.isfinite(args.lr)):
         raise UserError(f"--lr {args.lr}: expected a positive number")
     if args.arch not in MODELS:

@@ -25,7 +25,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from errors import ArgumentParser, UserError, run
+import settings
+from errors import ArgumentParser, UserError, check_ranges, run
 from files import whole_file
 from loader.broden_format import LabelCounts, encode_labels, label_shares, write_tables
 from loader.scenes.colours import name_colours
@@ -293,8 +294,7 @@ def main() -> None:
     for name in _SPLITS:
         if getattr(args, name) < len(CLASSES):
             raise UserError(f"--{name} {getattr(args, name)}: expected at least {len(CLASSES)}, one of each class")
-    if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers {args.workers}: expected at least 1")
+    check_ranges(args, {"workers": (1, settings.MOST_WORKERS), "seed": (0, 2**32 - 1)})
     if args.contact_sheet:
         contact_sheet(args.contact_sheet)
         return

@@ -87,7 +87,7 @@ def read_image(path: str | os.PathLike, upright: bool = False, enough: int | Non
     Raises:
         UserError: naming the file, if it is missing or not a readable picture.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         if enough:
             image.draft("RGB", (enough, enough))
         image = ImageOps.exif_transpose(image) if upright else image
@@ -100,18 +100,25 @@ def read_image(path: str | os.PathLike, upright: bool = False, enough: int | Non
 
 
 @contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[Image.Image]:
+def opened(path: str | os.PathLike, kind: str = "picture") -> Iterator[Image.Image]:
+    """Open a file of pixels; `kind` says for people what it is.
+
+    Raises:
+        UserError: naming the file, if it is missing, not readable, or would take all memory (Pillow's limit of pixels).
+    """
     try:
         with Image.open(path) as image:
             yield image
+    except UserError:
+        raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable picture ({error})"
+        reason = "no such file" if isinstance(error, FileNotFoundError) else f"not a readable {kind} ({error})"
         raise UserError(f"{os.fspath(path)}: {reason}") from error
 
 
 def picture_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) in pixels, from the file's header. Raises UserError as `read_image`."""
-    with _opened(path) as image:
+    with opened(path) as image:
         return image.height, image.width
 
 

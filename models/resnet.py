@@ -63,7 +63,12 @@ def mark_of(topk: int | None) -> str:
 
 
 def run_name(arch: str, mark: str, dataset: str) -> str:
-    """The folder of a run below snapshot/ and result/."""
+    """The folder of a run below snapshot/ and result/. Raises UserError for a data set's name that no folder can have.
+
+    Names come from strangers' snapshots too: none may lead out of the folder that it is meant for.
+    """
+    if not re.fullmatch(r"[^/\\\x00-\x1f\x7f]{1,128}", dataset):
+        raise UserError(f"data set name {dataset!r}: expected the name of a folder, without a path")
     return f"pytorch_{arch}_{mark}_{dataset}"
 
 

@@ -28,7 +28,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         float32. A file that is a bare state dict is returned as {"state_dict": ...}.
 
     Raises:
-        UserError: if the file is missing, unreadable, truncated, or holds anything but tensors and plain values.
+        UserError: if the file is missing, unreadable, truncated, or holds anything but tensors and plain values, or
+            weights that are not finite.
     """
     path = Path(path)
     if not os.path.isfile(path):
@@ -44,12 +45,21 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if isinstance(checkpoint, dict) and "state_dict" not in checkpoint:
         checkpoint = {"state_dict": checkpoint}
     state = checkpoint["state_dict"] if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
         raise UserError(f"snapshot {path}: expected a dict with `state_dict`, or a state dict of tensors")
     checkpoint["state_dict"] = {
         _WRAPPERS.sub("", key): value.float() if value.is_floating_point() else value for key, value in state.items()
     }
+    for key, value in checkpoint["state_dict"].items():
+        if not value.isfinite().all():
+            raise UserError(f"snapshot {path}: {key} has values that are not finite")
     return checkpoint
+
+
+def _is_weight(key: Any, value: Any) -> bool:
+    """Whether a state dict can have this entry: a name, and real numbers in memory."""
+    is_tensor = isinstance(key, str) and isinstance(value, Tensor)
+    return is_tensor and value.layout == torch.strided and value.device.type == "cpu" and not value.is_complex()
 
 
 def _first_line(error: Exception) -> str:
@@ -115,7 +125,7 @@ def load_snapshot(
 
     Raises:
         UserError: if the file cannot be read, K is known from nowhere or out of range, or any tensor is missing,
-            unexpected or of another shape.
+            unexpected, of another shape or not finite, or the metadata are of another kind than ours.
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
@@ -128,18 +138,25 @@ def load_snapshot(
     head_weight = "rfc.weight" if is_dka else "fc.weight"
     if head_weight not in state:
         raise UserError(f"snapshot {path} does not fit the model: missing: {head_weight}, the head of {arch}")
+    if state[head_weight].dim() != 2:
+        raise UserError(f"snapshot {path}: {head_weight} has {state[head_weight].dim()} dimensions, expected 2")
     num_classes = len(state[head_weight])
     if not is_dka:
         topk = None
     elif topk is None:
         topk = checkpoint.get("topk")
-    if is_dka and not isinstance(topk, int):
+    if is_dka and type(topk) is not int:  # a bool is an int too
         raise UserError(
             f"snapshot {path} does not say its K: name it, with --mark t5 (or TOPK in netdissect) for K = 5"
         )
     model = build_model(arch, num_classes, topk)
     load_state(model, state, path)
     metadata = {key: value for key, value in checkpoint.items() if key not in ("state_dict", "training")}
+    if not isinstance(metadata.get("dataset", ""), str):
+        raise UserError(f"snapshot {path}: dataset {metadata['dataset']!r}, expected a name")
+    classes = metadata.get("classes", [""] * num_classes)
+    if not isinstance(classes, list) or len(classes) != num_classes or not all(isinstance(c, str) for c in classes):
+        raise UserError(f"snapshot {path}: classes, expected a list of {num_classes} names")
     return model.eval(), {**metadata, "arch": arch, "topk": topk, "num_classes": num_classes}
 
 
@@ -165,9 +182,12 @@ def load_pretrained(model: nn.Module, path: str | os.PathLike) -> list[str]:
 
 
 def save_snapshot(path: str | os.PathLike, checkpoint: dict[str, Any]) -> None:
-    """`torch.save` that leaves either the whole new file or what was there before."""
-    with whole_file(path) as temporary:
-        torch.save(checkpoint, temporary)
+    """`torch.save` that leaves either the whole new file or what was there before. Raises UserError as `whole_file`."""
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:  # the end of torch's own writer hides what the system said before
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
 
 def snapshots_of(folder: str | os.PathLike) -> list[Path]:

@@ -5,6 +5,7 @@ python3 -m netdissect.broden build --help      # makes one from pictures, label 
 """
 
 import csv
+import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 from errors import UserError, run, whole_number
-from loader.places365 import picture_size, read_image
+from loader.places365 import opened, picture_size, read_image
 
 TEST_SAMPLE = 64  # pictures of TEST_MODE
+MOST_PIXELS = 8192  # of a label map's side: Broden's have 112
 MOST_LABELS = 255 + 256 * 255  # the greatest number that a label map can have
 
 
@@ -126,13 +128,10 @@ class Broden:
 
     def label_map(self, path: Path, row: BrodenRow) -> np.ndarray:
         """Decode one label map of a picture: (sh, sw) int32 label numbers, R + 256 * G."""
-        try:
-            with Image.open(path) as image:
-                if image.mode not in ("RGB", "RGBA"):
-                    raise UserError(f"label map {path}: mode {image.mode}, expected RGB (label = R + 256 * G)")
-                colours = np.asarray(image).astype(np.int32)  # (sh, sw, 3): widened first, for 256 * G overflows a byte
-        except (OSError, SyntaxError) as error:
-            raise UserError(f"label map {path}: not a readable PNG ({error})") from error
+        with opened(path, "label map") as image:
+            if image.mode not in ("RGB", "RGBA"):
+                raise UserError(f"label map {path}: mode {image.mode}, expected RGB (label = R + 256 * G)")
+            colours = np.asarray(image).astype(np.int32)  # (sh, sw, 3): widened first, for 256 * G overflows a byte
         if colours.shape[:2] != (row.height, row.width):
             height, width = colours.shape[:2]
             raise UserError(f"label map {path}: {width} x {height} pixels, index says {row.width} x {row.height}")
@@ -146,21 +145,26 @@ class Broden:
         for place, row in read_table(self.directory / "category.csv", ["name"]):
             if not re.fullmatch(r"[\w -]{1,64}", row["name"]):
                 raise UserError(f"{place}: name {row['name']!r}, expected letters, digits, spaces, - and _")
+            if row["name"] in known:
+                raise UserError(f"{place}: category {row['name']!r} is there already")
             known.append(row["name"])
+        if not known:
+            raise UserError(f"{self.directory / 'category.csv'}: no categories in it")
         unknown = [name for name in wanted or [] if name not in known]
         if unknown:
             raise UserError(f"category {unknown[0]!r}: {self.directory / 'category.csv'} has {', '.join(known)}")
         return [name for name in known if wanted is None or name in wanted]
 
     def _read_names(self) -> list[str]:
-        names = {}
+        names: dict[int, str] = {}
         for place, row in read_table(self.directory / "label.csv", ["number", "name"]):
             number = _integer(row["number"], place, "number")
             if number > MOST_LABELS:
                 raise UserError(f"{place}: number {number}, expected at most {MOST_LABELS} (R + 256 * G)")
             if re.search(r"[\x00-\x1f\x7f]", row["name"]):
                 raise UserError(f"{place}: name {row['name']!r}, expected no control characters")
-            names[number] = row["name"]
+            if names.setdefault(number, row["name"]) != row["name"]:
+                raise UserError(f"{place}: number {number} is {names[number]!r} already")
         return [names.get(number, "") if number else "" for number in range(max(names, default=0) + 1)]
 
     def _read_primary(self) -> np.ndarray:
@@ -170,10 +174,10 @@ class Broden:
                 number = _integer(row["number"], place, "number")
                 if number >= len(self.names):
                     raise UserError(f"{place}: label {number} is not in {self.directory / 'label.csv'}")
-                try:
-                    coverage[category, number] = float(row["coverage"])
-                except ValueError as error:
-                    raise UserError(f"{place}: coverage {row['coverage']!r}, expected a number") from error
+                covered = _finite(row["coverage"])
+                if covered is None:
+                    raise UserError(f"{place}: coverage {row['coverage']!r}, expected a number")
+                coverage[category, number] = covered
         coverage[:, 0] = 0
         return len(self.categories) - 1 - coverage[::-1].argmax(0)  # the last of equal ones
 
@@ -189,11 +193,13 @@ class Broden:
                             raise UserError(f"{place}: label {entry} is not in {self.directory / 'label.csv'}")
                         scalars.append((category, number))
                     else:
-                        maps.append((category, self.directory / "images" / entry))
+                        maps.append((category, self._picture_path(entry, place)))
             if not maps and not any(number for _, number in scalars):
                 continue
             height, width = (_integer(row[column], place, column) for column in ("sh", "sw"))
-            file = self.directory / "images" / row["image"]
+            if not (1 <= height <= MOST_PIXELS and 1 <= width <= MOST_PIXELS):
+                raise UserError(f"{place}: sh {height}, sw {width}, expected 1 to {MOST_PIXELS}")
+            file = self._picture_path(row["image"], place)
             for path in (file, *(path for _, path in maps)):
                 if check_files and not os.path.isfile(path):  # False too for a name that no file can have
                     raise UserError(f"{place}: {path} is missing")
@@ -204,6 +210,11 @@ class Broden:
         if not rows:
             raise UserError(f"{self.directory / index_file}: no picture has a label of {', '.join(self.categories)}")
         return rows
+
+    def _picture_path(self, name: str, place: str) -> Path:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"{place}: {name!r}, expected a file in {self.directory / 'images'}")
+        return self.directory / "images" / name
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -226,6 +237,15 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})"
         raise UserError(f"{path}: {reason}") from error
+
+
+def _finite(text: str) -> float | None:
+    """The number that a text writes; None for any other text, NaN and infinity."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _integer(text: str, place: str, column: str) -> int:

@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from engine import progress
-from errors import ArgumentParser, UserError
+from errors import ArgumentParser, UserError, whole_number
 from loader.broden_format import LabelCounts, encode_labels, label_shares, write_tables
-from loader.places365 import picture_size
-from netdissect.broden import Broden, read_table
+from loader.places365 import opened, picture_size
+from netdissect.broden import MOST_LABELS, Broden, read_table
 
 _TOLERANCE = 0.01  # by which a stated coverage, in pictures, may differ from the maps, beside one per cent of it
 
@@ -138,9 +138,9 @@ def _read_names(path: Path) -> dict[str, dict[int, str]]:
     by_category: dict[str, dict[int, str]] = {}
     names: dict[int, str] = {}
     for place, row in read_table(path, ["number", "name", "category"]):
-        if not row["number"].strip().isdecimal() or not 1 <= int(row["number"]) <= 65535:
-            raise UserError(f"{place}: number {row['number']!r}, expected 1 to 65535")
-        number = int(row["number"])
+        number = whole_number(row["number"])
+        if number is None or not 1 <= number <= MOST_LABELS:
+            raise UserError(f"{place}: number {row['number']!r}, expected 1 to {MOST_LABELS}")
         if names.setdefault(number, row["name"]) != row["name"]:
             raise UserError(f"{place}: number {number} is {names[number]!r} already")
         by_category.setdefault(row["category"], {})[number] = row["name"]
@@ -155,13 +155,10 @@ def _map_of(labels: Path, category: str, stem: str, categories: int) -> Path | N
 
 
 def _read_integers(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
-                raise UserError(f"{path}: mode {image.mode}, expected a PNG of integers (8 or 16 bit, grey or palette)")
-            return np.asarray(image).astype(np.int64)
-    except (OSError, SyntaxError) as error:
-        raise UserError(f"{path}: not a readable PNG ({error})") from error
+    with opened(path, "label map") as image:
+        if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
+            raise UserError(f"{path}: mode {image.mode}, expected a PNG of integers (8 or 16 bit, grey or palette)")
+        return np.asarray(image).astype(np.int64)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 import distributed
+from files import writing
 from netdissect.activity import ActiveMaps, LayerSummary, StoredMaps
 from netdissect.broden import Broden
 
@@ -77,12 +78,13 @@ def store(folder: Path, key: dict[str, Any], summary: LayerSummary[ActiveMaps]) 
 
 def _save(folder: Path, key: dict[str, Any], summary: LayerSummary[ActiveMaps]) -> None:
     """Store a summary, in place of any other; the folder appears only when it is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        summary.save(temporary)
-        (temporary / _KEY).write_text(json.dumps({"format": _FORMAT, **key}, indent=1))
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            summary.save(temporary)
+            (temporary / _KEY).write_text(json.dumps({"format": _FORMAT, **key}, indent=1))
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -55,11 +55,15 @@ from netdissect.tally import (
     write_tally,
 )
 from netdissect.thresholds import read_thresholds
+from report.overlays import MOST_TILES
 
 HERE = ROOT / "netdissect"
 CACHE = "cache"  # folder, in a layer's output folder, of what a next run can use
 _PATHS = ("MODEL_FILE", "DATA_DIRECTORY", "OUTPUT_FOLDER", "QUANTILE_FILE")
 _LISTS = ("FEATURE_NAMES", "CATEGORIES")
+_RANGES = {"topn": (1, MOST_TILES), "batch_size": (1, 2**20), "tally_batch_size": (1, 2**20),
+           "workers": (0, project.MOST_WORKERS), "chance_rounds": (0, 1000)}  # fmt: skip
+_TEXTS = ("MODEL", "DATASET", "INDEX_FILE")
 
 log = logging.getLogger("netdissect")
 
@@ -92,6 +96,8 @@ def parse_value(name: str, text: str) -> Any:
         value = text
     if name in _PATHS:
         return None if value is None else text if text == "none" else Path(text)
+    if name in _TEXTS and value is not None and not isinstance(value, str):
+        return text
     if name in _LISTS and isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     if name in _LISTS and isinstance(value, tuple):
@@ -113,6 +119,9 @@ def make_config(flags: dict[str, str]) -> EasyDict:
     def is_number(value: Any, kind: type | tuple[type, ...]) -> bool:
         return isinstance(value, kind) and not isinstance(value, bool)
 
+    def are_names(value: Any) -> bool:
+        return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
     if isinstance(config.gpu, str) and config.gpu.lower() == "auto":
         config.gpu = "auto"
     check("gpu", config.gpu in (True, False, "auto"), "True, False or 'auto'")
@@ -121,15 +130,19 @@ def make_config(flags: dict[str, str]) -> EasyDict:
     check("quantile", is_number(config.quantile, float) and 0 < config.quantile < 1, "a number between 0 and 1")
     for name in ("score_threshold", "seg_threshold"):
         check(name, is_number(config[name], (int, float)) and 0 <= config[name] <= 1, "a number from 0 to 1")
-    for name, lowest in (("topn", 1), ("batch_size", 1), ("tally_batch_size", 1), ("workers", 0), ("chance_rounds", 0)):
-        check(name, is_number(config[name], int) and config[name] >= lowest, f"a whole number from {lowest}")
+    for name, (lowest, highest) in _RANGES.items():
+        check(name, is_number(config[name], int) and lowest <= config[name] <= highest,
+              f"a whole number from {lowest} to {highest}")  # fmt: skip
     for name in ("topk", "num_classes"):
         check(name, config[name] is None or (is_number(config[name], int) and config[name] >= 1),
               "None or a whole number from 1")  # fmt: skip
     for name in ("clean", "test_mode"):
         check(name, isinstance(config[name], bool), "True or False")
-    check("feature_names", bool(config.feature_names), "a list of layer names")
-    check("categories", config.categories is None or bool(config.categories), "None or a list of category names")
+    for name in ("model", "dataset"):
+        check(name, config[name] is None or isinstance(config[name], str), "None or a name")
+    check("index_file", isinstance(config.index_file, str), "the name of a file")
+    check("feature_names", are_names(config.feature_names), "a list of layer names")
+    check("categories", config.categories is None or are_names(config.categories), "None or a list of category names")
     return config
 
 
@@ -298,7 +311,7 @@ def build_other(name: str, num_classes: int | None, topk: int | None) -> nn.Modu
         module, _, factory = name.partition(":")
         try:
             model = getattr(importlib.import_module(module), factory)(**options)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError) as error:  # ValueError: no name before the colon
             raise UserError(f"MODEL {name!r}: {error}") from error
         if not isinstance(model, nn.Module):
             raise UserError(f"MODEL {name!r}: it returned {type(model).__name__}, expected a torch.nn.Module")

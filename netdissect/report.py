@@ -17,7 +17,7 @@ from netdissect.activity import LayerSummary
 from netdissect.broden import Broden
 from netdissect.tally import TallyRow, interpretable, unique_detectors
 from report.figures import save_graph
-from report.overlays import JPEG_QUALITY, darken_outside, outline, strip, upsample
+from report.overlays import darken_outside, outline, upsample, write_strip
 from report.pages import plain_label, write_page
 
 TILE = 144  # side of a picture in a unit's row, pixels
@@ -148,7 +148,7 @@ def write_strips(folder: Path, broden: Broden, summary: LayerSummary) -> None:
             dark.append(darken_outside(tile(index), mask))
             outlined.append(outline(tile(index), mask))
         for tiles, name in ((dark, f"unit-{unit + 1}.jpg"), (outlined, f"unit-{unit + 1}-outline.jpg")):
-            Image.fromarray(strip(tiles)).save(folder / name, quality=JPEG_QUALITY)
+            write_strip(folder / name, tiles)
 
 
 def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[str]) -> str:

@@ -420,10 +420,13 @@ def read_tally(path: str | os.PathLike, units: int | None = None) -> list[TallyR
 
 
 def _parse_row(row: dict[str, str], categories: list[str], place: str) -> TallyRow:
+    if None in row.values():
+        raise UserError(f"{place}: fewer cells than the header")
+
     def number(column: str) -> float:
         try:
             value = float(row[column])
-        except (TypeError, ValueError):
+        except ValueError:
             value = math.nan
         if not math.isfinite(value):
             raise UserError(f"{place}: {column} {row[column]!r}, expected a number")

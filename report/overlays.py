@@ -1,12 +1,18 @@
 """Heat maps and masks on pictures. Pictures are uint8 RGB arrays (H, W, 3)."""
 
+from pathlib import Path
+
 import matplotlib
 import numpy as np
 import torch
+from PIL import Image
 from skimage.segmentation import find_boundaries
 from torch.nn import functional as F
 
+from files import whole_file
+
 PICTURE_SIZE = 224  # side of an explained picture, pixels
+MOST_TILES = 65_500 // PICTURE_SIZE  # of a strip, with tiles of this size at most: a JPEG cannot be wider
 JPEG_QUALITY = 88
 
 _PICTURE_WEIGHT = 0.5
@@ -54,6 +60,7 @@ def outline(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def strip(tiles: list[np.ndarray]) -> np.ndarray:
-    """Equal tiles side by side: one file per row of pictures, of which a page shows one tile at a time."""
-    return np.concatenate(tiles, axis=1)
+def write_strip(path: Path, tiles: list[np.ndarray]) -> None:
+    """Write equal tiles (H, W, 3) side by side as a JPEG: a row of pictures, of which a page shows one at a time."""
+    with whole_file(path) as temporary:
+        Image.fromarray(np.concatenate(tiles, axis=1)).save(temporary, quality=JPEG_QUALITY)

@@ -208,7 +208,7 @@ def test_explaining_the_true_class_of_a_count_of_pictures(trained, tree, tmp_pat
     (["--images", "many"], "--images 'many': expected indices such as"),
     (["--images", "7"], "expected a count from 1 to 6"),
     (["--image", "no.jpg"], "no.jpg: no such file"),
-    (["--topn", "0"], "--topn 0: expected at least 1"),
+    (["--topn", "0"], "--topn 0: expected 1 to 291"),
     (["--figure", "15"], "--figure '15': expected places on the page, 0 to 5"),
     (["--compare", "no.pth"], "snapshot no.pth: no such file"),
 ])  # fmt: skip

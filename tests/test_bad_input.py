@@ -1,0 +1,554 @@
+"""What users have on their disks: each script answers bad input by one line that names it, and code 2."""
+
+import errno
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, write_small_broden, write_tree
+from PIL import Image
+
+import demo
+import train
+from errors import run
+from files import alone_in
+from models import load_snapshot
+from netdissect import main as dissection
+
+PICTURE = "train/tundra/00000000.jpg"
+SHORT_TALLY = "unit,category,label,score\n" + "".join(f"{unit},object,sky,0.1\n" for unit in range(1, 513))
+
+
+@pytest.fixture
+def said(monkeypatch, capsys) -> Callable[..., str]:
+    """Calls a script's `cli` with flags; returns what it says in its one line, after `name: error: `."""
+
+    def say(cli: Callable[[], None], *flags) -> str:
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, flags)])
+        with pytest.raises(SystemExit) as ended:
+            run(cli, "script")
+        assert ended.value.code == 2
+        error = capsys.readouterr().err
+        *_, line = error.splitlines()
+        assert line.startswith("script: error: ")
+        assert "Traceback" not in error
+        return line.removeprefix("script: error: ")
+
+    return say
+
+
+@pytest.fixture
+def training(said, tmp_path, monkeypatch) -> Callable[..., str]:
+    """What train.py says of a data set."""
+    monkeypatch.setattr(train, "ROOT", tmp_path / "workspace")
+
+    def say(tree: Path, *flags) -> str:
+        common = ["--epochs", 1, "--batch_size", 4, "--lr", 0.01, "--device", "cpu", "--workers", 0]
+        return said(train.cli, *common, "--dataset", tree, *flags)
+
+    return say
+
+
+@pytest.fixture
+def explaining(said, trained, tree, tmp_path) -> Callable[..., str]:
+    """What demo.py says; flags replace those of a good call."""
+    (tmp_path / "tally.csv").write_text(SHORT_TALLY)
+
+    def say(**flags) -> str:
+        good = {"modelfile": trained[1], "nd_result": tmp_path / "tally.csv", "dataset": tree, "images": "0,1",
+                "output": tmp_path / "out", "device": "cpu", "workers": 0}  # fmt: skip
+        return said(demo.cli, "--no_val", *(part for name, value in {**good, **flags}.items()
+                                            for part in (f"--{name}", value)))  # fmt: skip
+
+    return say
+
+
+@pytest.fixture
+def dissecting(said, trained, broden, tmp_path) -> Callable[..., str]:
+    """What netdissect/main.py says; flags replace those of a good call."""
+
+    def say(**flags) -> str:
+        good = {"model_file": trained[1], "data_directory": broden, "output_folder": tmp_path / "o", "gpu": "False",
+                "workers": "0", "chance_rounds": "0"}  # fmt: skip
+        return said(dissection.cli, *(part for name, value in {**good, **flags}.items()
+                                      for part in (f"--{name}", value)))  # fmt: skip
+
+    return say
+
+
+def agrees(said: str, expected: str) -> bool:
+    """Whether it is what was expected; `...` at the end stands for words of the system or of a library."""
+    return said.startswith(expected[:-3]) if expected.endswith("...") else said == expected
+
+
+def cut(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def replaced(path: Path, old: str, new: str) -> None:
+    text = path.read_bytes().decode()
+    assert old in text
+    path.write_bytes(text.replace(old, new, 1).encode())
+
+
+def write_bomb(path: Path) -> None:
+    """A PNG of a few bytes that would unpack to 7.5 GB."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = chunk(b"IHDR", struct.pack(">2I5B", 50_000, 50_000, 8, 2, 0, 0, 0))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b""))
+
+
+# --- training ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda tree: (tree / PICTURE).write_bytes(b""), "{tree}/{picture}: not a readable picture (cannot identify..."),
+    (lambda tree: cut(tree / PICTURE, 600), "{tree}/{picture}: not a readable picture (..."),
+    (lambda tree: (tree / PICTURE).write_text("a"), "{tree}/{picture}: not a readable picture (cannot identify..."),
+    (lambda tree: ((tree / PICTURE).unlink(), (tree / PICTURE).symlink_to("/no/where")),
+     "{tree}/{picture}: no such file"),
+    (lambda tree: write_bomb(tree / "train/tundra/b.png"),
+     "{tree}/train/tundra/b.png: not a readable picture (Image size (2500000000 pixels) exceeds limit..."),
+    (lambda tree: shutil.rmtree(tree / "val"), "data set {tree}: expected a folder with train/ and val/ in it"),
+    (lambda tree: (shutil.rmtree(tree / "val"), (tree / "val").touch()),
+     "data set {tree}: expected a folder with train/ and val/ in it"),
+    (lambda tree: [shutil.rmtree(folder) for folder in (tree / "val").iterdir()],
+     "{tree}/val: no pictures (.jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp) in its category folders"),
+    (lambda tree: [shutil.rmtree(folder) for folder in (tree / "train").iterdir()],
+     "{tree}/train: no category folders in it, expected {tree}/train/<category>/*.jpg"),
+    (lambda tree: (tree / "val/tundre").mkdir(), "{tree}/val: category folder 'tundre' is not among the 3 of train/"),
+], ids=["zero bytes", "cut", "text", "broken link", "bomb", "no val", "val is a file", "empty val", "empty train",
+        "class of val only"])  # fmt: skip
+def test_trees(training, tmp_path, change, message):
+    tree = write_tree(tmp_path / "tree")
+    change(tree)
+    assert agrees(training(tree), message.format(tree=tree, picture=PICTURE))
+    assert not list(tmp_path.rglob("*.pth"))
+
+
+def test_a_picture_that_a_worker_cannot_read(training, tmp_path):
+    tree = write_tree(tmp_path / "tree")
+    cut(tree / PICTURE, 600)
+    assert training(tree, "--workers", 2).startswith(f"{tree / PICTURE}: not a readable picture (")
+
+
+def test_strange_pictures_and_empty_classes_are_trained_on(trained, tmp_path, monkeypatch):
+    tree = write_tree(tmp_path / "tree")
+    odd = tree / "train" / "tundra"
+    Image.new("RGB", (1, 1)).save(odd / "pixel.png")
+    Image.fromarray(np.full((9, 9), 60_000, np.uint16)).save(odd / "sixteen.png")
+    Image.new("CMYK", (20, 30)).save(odd / "cmyk.jpg")
+    frames = [Image.new("RGB", (20, 30), colour) for colour in ("red", "blue")]
+    frames[0].save(odd / "animated.webp", save_all=True, append_images=frames[1:])
+    Image.new("1", (20, 30)).save(odd / "bits.bmp")
+    Image.new("F", (20, 30)).save(odd / "floats.tif")
+    for file in (tree / "val" / "tundra").iterdir():
+        file.unlink()
+    shutil.rmtree(tree / "val" / "beach")
+    monkeypatch.setattr(train, "ROOT", tmp_path)
+    flags = ["--epochs", "1", "--batch_size", "6", "--workers", "0", "--device", "cpu", "--dataset", str(tree)]
+    assert train.main(train.get_args_parser().parse_args(flags))["count"] == 2  # bakery-shop's, all that val has left
+    assert (tmp_path / "snapshot/pytorch_resnet18_fc_ma_t5_tree/epoch_0.pth").is_file()
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--epochs", "1.5"], "argument --epochs: invalid int value: '1.5'"),
+    (["--epochs", 10**12], "--epochs 1000000000000: expected 1 to 100000"),
+    (["--batch_size", 0], "--batch_size 0: expected 1 to 1048576"),
+    (["--workers", 10**6], "--workers 1000000: expected 0 to 1024"),
+    (["--workers", -1], "--workers -1: expected 0 to 1024"),
+    (["--seed", 2**70], f"--seed {2**70}: expected 0 to 4294967295"),
+    (["--keep", 0], "--keep 0: expected 1 to 100000"),
+    (["--lr", "nan"], "--lr nan: expected a positive number"),
+    (["--lr", "inf"], "--lr inf: expected a positive number"),
+    (["--mark", "t05"], "mark 't05': expected `t` and the number of votes K, for example t5"),
+    (["--mark", "../x", "--arch", "resnet18"], "mark '../x': expected `t` and the number of votes K, for example t5"),
+    (["--data", "/no/where"], "--data /no/where: no such folder"),
+    (["--no_such_flag"], "unrecognized arguments: --no_such_flag"),
+])  # fmt: skip
+def test_flags_of_training(training, tree, flags, message):
+    assert training(tree, *flags) == message
+
+
+def test_a_state_to_resume_from_that_is_not_ours(training, trained, tree, tmp_path):
+    checkpoint = torch.load(trained[1], weights_only=True)
+    for training_state in (None, {}, {**checkpoint["training"], "optimizer": [1]}):
+        torch.save({**checkpoint, "training": training_state}, tmp_path / "s.pth")
+        message = training(tree, "--resume", tmp_path / "s.pth")
+        assert message == f"snapshot {tmp_path / 's.pth'}: its optimizer state is not one of train.py's"
+
+
+# --- explaining ----------------------------------------------------------------------------------------------------
+
+
+def swap(old: str, new: str) -> Callable[[str], str]:
+    return lambda text: text.replace(old, new, 1)
+
+
+NO_COLUMNS = "tally {file}: no column unit, category, label, score; expected unit,category,label,score,..."
+NOT_THE_MODELS = "tally {{file}}: it has {} units ({}), the model's are 1 to 512: it was made of another model or layer"
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda text: text.replace(",", ";"), NO_COLUMNS),
+    (lambda text: text.replace(",", "\t"), NO_COLUMNS),
+    (lambda text: "", NO_COLUMNS),
+    (swap("score", "iou"), "tally {file}: no column score; expected unit,category,label,score,..."),
+    (lambda text: text.splitlines()[0], NOT_THE_MODELS.format(0, "none")),
+    (swap("\n1,", "\n0,"), NOT_THE_MODELS.format(512, "0 to 512")),
+    (swap("\n512,", "\n513,"), NOT_THE_MODELS.format(512, "1 to 513")),
+    (swap("\n7,", "\n8,"), "tally {file}: unit 8 has more than one row"),
+    (swap("\n7,object,sky,0.1", "\n7,object,sky,nan"), "tally {file}, line 8: score 'nan', expected a number"),
+    (swap("\n7,object,sky,0.1", "\n7,object,sky,inf"), "tally {file}, line 8: score 'inf', expected a number"),
+    (swap("\n7,", "\n7.5,"), "tally {file}, line 8: unit '7.5', expected a whole number"),
+    (lambda text: text[:-6], "tally {file}, line 513: fewer cells than the header"),
+    (swap("sky", '"sky'), "tally {file}, line 513: fewer cells than the header"),
+    (lambda text: text.encode("utf-16"), "tally {file}: unreadable ('utf-8' codec can't decode byte 0xff..."),
+    (swap("sky", "s" * 200_000), "tally {file}: unreadable (field larger than field limit (131072))"),
+], ids=["semicolons", "tabs", "empty", "no score", "header only", "unit 0", "unit 513", "a unit twice", "nan",
+        "infinite", "half a unit", "cut", "open quote", "UTF-16", "endless field"])  # fmt: skip
+def test_tallies(explaining, tmp_path, change, message):
+    text = change(SHORT_TALLY)
+    file = tmp_path / "changed.csv"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert agrees(explaining(nd_result=file), message.format(file=file))
+    assert not (tmp_path / "out").exists()
+
+
+def test_tallies_of_other_programs_are_read(trained, tree, tmp_path):
+    wide = [line + "".join(f",x{column}" for column in range(3000)) for line in SHORT_TALLY.splitlines()]
+    for name, text in {"windows": "\ufeff" + SHORT_TALLY.replace("\n", "\r\n"), "wide": "\n".join(wide),
+                       "gaps": SHORT_TALLY.replace("\n", "\n\n")}.items():  # fmt: skip
+        (tmp_path / f"{name}.csv").write_bytes(text.encode())
+        rows = demo.read_concepts(tmp_path / f"{name}.csv", 512)
+        assert [rows[unit].label for unit in (1, 512)] == ["sky", "sky"]
+
+
+def weights(trained) -> dict[str, torch.Tensor]:
+    return torch.load(trained[1], weights_only=True)["state_dict"]
+
+
+HEAD = "rfc.weight"
+NO_STATE = "snapshot {file}: expected a dict with `state_dict`, or a state dict of tensors"
+NO_K = "snapshot {file} does not say its K: name it, with --mark t5 (or TOPK in netdissect) for K = 5"
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda state: {**state, HEAD: state[HEAD].to_sparse()}, NO_STATE),
+    (lambda state: {**state, HEAD: state[HEAD].to("meta")}, NO_STATE),
+    (lambda state: {**state, HEAD: state[HEAD] * 1j}, NO_STATE),
+    (lambda state: dict(enumerate(state.values())), NO_STATE),
+    (lambda state: {}, NO_STATE),
+    (lambda state: {**state, "conv1.weight": state["conv1.weight"] / 0},
+     "snapshot {file}: conv1.weight has values that are not finite"),
+    (lambda state: {**state, HEAD: torch.tensor(1.0)}, "snapshot {file}: rfc.weight has 0 dimensions, expected 2"),
+    (lambda state: {**state, HEAD: state[HEAD][:2]},
+     "snapshot {file} does not fit the model: of another shape: rfc.bias (3,) instead of (2,)"),
+    (lambda state: {**state, "fc.bias": torch.ones(3)}, "snapshot {file} does not fit the model: unexpected: fc.bias"),
+], ids=["sparse", "meta", "complex", "numbers as names", "nothing", "infinite", "scalar head", "two classes of three",
+        "two heads"])  # fmt: skip
+def test_weights_that_are_none(explaining, trained, tmp_path, change, message):
+    checkpoint, file = torch.load(trained[1], weights_only=True), tmp_path / "s.pth"
+    torch.save({**checkpoint, "state_dict": change(checkpoint["state_dict"])}, file)
+    assert explaining(modelfile=file) == message.format(file=file)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"arch": ["resnet18"]}, "snapshot {file}: architecture ['resnet18'], expected one of resnet18, resnet34,..."),
+    ({"arch": "resnet50"}, "snapshot {file} does not fit the model: missing: fc.weight, the head of resnet50"),
+    ({"topk": True}, NO_K),
+    ({"topk": "5"}, NO_K),
+    ({"dataset": ["places365"]}, "snapshot {file}: dataset ['places365'], expected a name"),
+    ({"classes": "abc"}, "snapshot {file}: classes, expected a list of 3 names"),
+    ({"classes": [1, 2, 3]}, "snapshot {file}: classes, expected a list of 3 names"),
+    ({"classes": ["beach", "tundra"]}, "snapshot {file}: classes, expected a list of 3 names"),
+])  # fmt: skip
+def test_metadata_of_another_kind(explaining, trained, tmp_path, change, message):
+    file = tmp_path / "s.pth"
+    torch.save({**torch.load(trained[1], weights_only=True), **change}, file)
+    assert agrees(explaining(modelfile=file), message.format(file=file))
+
+
+@pytest.mark.parametrize("topk", [-1, 0, 513, 10**30])
+def test_k_out_of_range(explaining, trained, tmp_path, topk):
+    torch.save({**torch.load(trained[1], weights_only=True), "topk": topk}, tmp_path / "s.pth")
+    message = explaining(modelfile=tmp_path / "s.pth")
+    assert message == f"K = {topk}: resnet18_fc_ma has 512 pooled features, expected 1 <= K <= 512"
+
+
+@pytest.mark.parametrize("kind, prefix", [(torch.bfloat16, "module."), (torch.float16, "_orig_mod."),
+                                          (torch.float64, "_orig_mod.module.")])  # fmt: skip
+def test_other_number_formats_and_wrappers_names_are_read(trained, tmp_path, kind, prefix):
+    state = {prefix + key: value.to(kind) if value.is_floating_point() else value
+             for key, value in weights(trained).items()}  # fmt: skip
+    torch.save({"state_dict": state, "topk": 5}, tmp_path / "s.pth")
+    model, about = load_snapshot(tmp_path / "s.pth")
+    assert about["arch"] == "resnet18_fc_ma"
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(value, weights(trained)[key].to(kind).to(value.dtype))
+
+
+@pytest.mark.parametrize("flags, message", [
+    ({"images": "-1"}, "--images '-1': expected indices such as 10012,28993, or a count"),
+    ({"images": ","}, "--images ',': expected indices such as 10012,28993, or a count"),
+    ({"images": "0"}, "--images 0: expected a count from 1 to 6; a single index is written `0,`"),
+    ({"topn": 292}, "--topn 292: expected 1 to 291"),
+    ({"figure": "9"}, "--figure '9': expected places on the page, 0 to 1, such as 0,2,3"),
+    ({"image": ""}, "--image : no picture there (.jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp)"),
+    ({"image": "no*.jpg"}, "--image no*.jpg: no picture there (.jpg, .jpeg, .png,..."),
+    ({"workers": 10**6}, "--workers 1000000: expected 0 to 1024"),
+    ({"modelfile": "."}, "snapshot .: no such file"),
+    ({"nd_result": "."}, "tally .: unreadable ([Errno 21] Is a directory: '.')"),
+    ({"output": __file__}, f"{__file__}/vis: cannot be written (Not a directory)"),
+    ({"explain": "why"}, "argument --explain: invalid choice: 'why' (choose from..."),
+])  # fmt: skip
+def test_flags_of_explaining(explaining, flags, message):
+    assert agrees(explaining(**flags), message)
+
+
+# --- dissecting ----------------------------------------------------------------------------------------------------
+
+
+NO_INDEX = "{root}/index.csv: no column {missing}; expected image, sh, sw, object, scene"
+INDEX, CATEGORY, LABEL, OBJECT = (f"{{root}}/{name}.csv, line " for name in ("index", "category", "label", "c_object"))
+MAP = "images/p0_object_0.png"
+BAD_MAP = "{root}/images/p0_object_0.png: not a readable label map ("
+
+
+def save_map(mode: str, size: tuple[int, int] = (32, 32), colour=0) -> Callable[[Path], None]:
+    return lambda root: Image.new(mode, size, colour).save(root / MAP)
+
+
+def in_file(name: str, old: str, new: str) -> Callable[[Path], None]:
+    return lambda root: replaced(root / name, old, new)
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda root: (root / "index.csv").write_text(""), NO_INDEX.replace("{missing}", "image, sh, sw, object, scene")),
+    (lambda root: cut(root / "index.csv", 32), NO_INDEX.replace("{missing}", "scene")),
+    (lambda root: cut(root / "index.csv", 70), INDEX + "2: fewer cells than the header"),
+    (lambda root: (root / "category.csv").write_text("name\n"), "{root}/category.csv: no categories in it"),
+    (in_file("category.csv", "scene", "object"), CATEGORY + "3: category 'object' is there already"),
+    (in_file("category.csv", "scene", "../x"),
+     CATEGORY + "3: name '../x', expected letters, digits, spaces, - and _"),
+    (in_file("label.csv", "2,sea", "1,sea"), LABEL + "3: number 1 is 'sky' already"),
+    (in_file("label.csv", "2,sea", "70000,sea"), LABEL + "3: number 70000, expected at most 65535 (R + 256 * G)"),
+    (in_file("c_object.csv", "3.0", "nan"), OBJECT + "2: coverage 'nan', expected a number"),
+    (in_file("c_object.csv", "2,sea", "9999,sea"), OBJECT + "3: label 9999 is not in {root}/label.csv"),
+    (lambda root: (root / "c_scene.csv").unlink(), "{root}/c_scene.csv: no such file"),
+    (in_file("index.csv", "64,64,32,32", "64,64,0,32"), INDEX + "2: sh 0, sw 32, expected 1 to 8192"),
+    (in_file("index.csv", "64,64,32,32", f"64,64,{10**9},32"), INDEX + f"2: sh {10**9}, sw 32, expected 1 to 8192"),
+    (in_file("index.csv", "p0.png", "../x.png"), INDEX + "2: '../x.png', expected a file in {root}/images"),
+    (in_file("index.csv", "p0.png", "/etc/passwd"), INDEX + "2: '/etc/passwd', expected a file in {root}/images"),
+    (lambda root: (root / "images/p0.png").unlink(), INDEX + "2: {root}/images/p0.png is missing"),
+    (lambda root: cut(root / "images/p0.png", 300), "{root}/images/p0.png: not a readable picture (..."),
+    (lambda root: write_bomb(root / "images/p0.png"), "{root}/images/p0.png: not a readable picture (Image size..."),
+    (lambda root: cut(root / MAP, 100), BAD_MAP + "..."),
+    (lambda root: (root / MAP).write_bytes(b""), BAD_MAP + "cannot identify..."),
+    (lambda root: write_bomb(root / MAP), BAD_MAP + "Image size..."),
+    (save_map("I;16"), "label map {root}/images/p0_object_0.png: mode I;16, expected RGB (label = R + 256 * G)"),
+    (save_map("RGB", (31, 32)), "label map {root}/images/p0_object_0.png: 31 x 32 pixels, index says 32 x 32"),
+    (save_map("RGB", colour=(9, 9, 9)),
+     "label map {root}/images/p0_object_0.png: label 2313 is not in {root}/label.csv"),
+])  # fmt: skip
+def test_broden_folders(dissecting, tmp_path, change, message):
+    root = write_small_broden(tmp_path / "broden")
+    change(root)
+    assert agrees(dissecting(data_directory=root), message.format(root=root))
+    assert not (tmp_path / "o" / "tally.csv").exists()
+
+
+@pytest.mark.parametrize("flags, message", [
+    ({"topn": "1.5"}, "TOPN = 1.5: expected a whole number from 1 to 292"),
+    ({"batch_size": "0"}, "BATCH_SIZE = 0: expected a whole number from 1 to 1048576"),
+    ({"quantile": "nan"}, "QUANTILE = 'nan': expected a number between 0 and 1"),
+    ({"score_threshold": "2"}, "SCORE_THRESHOLD = 2: expected a number from 0 to 1"),
+    ({"workers": "-1"}, "WORKERS = -1: expected a whole number from 0 to 1024"),
+    ({"categories": "5"}, "CATEGORIES = 5: expected None or a list of category names"),
+    ({"categories": "[1, 2]"}, "CATEGORIES = [1, 2]: expected None or a list of category names"),
+    ({"feature_names": "[[1]]"}, "FEATURE_NAMES = [[1]]: expected a list of layer names"),
+    ({"feature_names": "fc"}, "layer fc: its output is (1, 512), expected maps (B, units, h, w)"),
+    ({"model": "5"}, "MODEL '5': expected resnet18, resnet34,..."),
+    ({"model": ":"}, "MODEL ':': Empty module name"),
+    ({"model": "os:getcwd"}, "MODEL 'os:getcwd': it returned str, expected a torch.nn.Module"),
+    ({"index_file": "None"}, "INDEX_FILE = None: expected the name of a file"),
+    ({"output_folder": __file__}, f"{__file__}: cannot be written (File exists)"),
+    ({"quantile_file": __file__}, f"quantile file {__file__}: not a readable .npy file of numbers (..."),
+    ({"no_such_setting": "1"}, "unrecognized arguments: --no_such_setting 1"),
+])  # fmt: skip
+def test_settings_of_dissecting(dissecting, flags, message):
+    if "model" in flags:
+        flags = {**flags, "model_file": "none"}
+    assert agrees(dissecting(**flags), message)
+
+
+@pytest.mark.parametrize("dataset", ["../../x", "a/b", "a\\b", "x\0y", "x" * 300, ""])
+def test_names_that_no_folder_can_have(dissecting, said, trained, tree, tmp_path, dataset):
+    torch.save({**torch.load(trained[1], weights_only=True), "dataset": dataset}, tmp_path / "s.pth")
+    message = f"data set name {dataset!r}: expected the name of a folder, without a path"
+    own = ["--modelfile", tmp_path / "s.pth", "--image", tree / PICTURE, "--workers", 0, "--device", "cpu"]
+    if dataset:  # without a name the network's data set is unknown
+        assert said(demo.cli, *own) == message
+        assert dissecting(dataset=repr(dataset), output_folder="None") == message
+        assert dissecting(model_file=tmp_path / "s.pth", output_folder="None") == message
+
+
+# --- disks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 16 MB of its own, and functions that fill it but for some bytes, and make it read-only."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no right to mount a file system")
+
+    class Disk:
+        path = disk
+
+        @staticmethod
+        def fill(but: int) -> None:
+            (disk / "filling").unlink(missing_ok=True)
+            (disk / "filling").write_bytes(bytes(shutil.disk_usage(disk).free - but))
+
+        @staticmethod
+        def protect() -> None:
+            subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+
+    yield Disk
+    subprocess.run(["umount", "-l", disk], check=True)
+
+
+@pytest.mark.parametrize("free, file", [(0, "result/{run}/train.log"), (40_000, "result/{run}/curves.png"),
+                                        (10_000_000, "snapshot/{run}/epoch_0.pth")])  # fmt: skip
+def test_training_on_a_full_disk(training, tree, small_disk, monkeypatch, free, file):
+    monkeypatch.setattr(train, "ROOT", small_disk.path)
+    small_disk.fill(but=free)
+    place = small_disk.path / file.format(run="pytorch_resnet18_fc_ma_t5_tiny_places")
+    assert training(tree) == f"{place}: cannot be written ({os.strerror(errno.ENOSPC)})"
+    assert not list(small_disk.path.rglob("*.pth"))
+
+
+@pytest.mark.parametrize("free", [0, 40_000, 400_000])
+def test_dissecting_and_explaining_on_a_full_disk(dissecting, explaining, small_disk, free):
+    small_disk.fill(but=free)
+    message = f": cannot be written ({os.strerror(errno.ENOSPC)})"
+    for said in (dissecting(output_folder=small_disk.path / "o"), explaining(output=small_disk.path / "e", topn=50)):
+        assert said.startswith(str(small_disk.path))
+        assert said.endswith(message)
+    assert not [path for path in small_disk.path.rglob(".*") if path.is_file() and path.name != ".lock"]  # nothing half
+
+
+def test_disks_that_cannot_be_written(training, dissecting, explaining, tree, small_disk, monkeypatch):
+    monkeypatch.setattr(train, "ROOT", small_disk.path / "w")
+    small_disk.protect()
+    message = f": cannot be written ({os.strerror(errno.EROFS)})"
+    assert training(tree) == f"{small_disk.path / 'w/result/pytorch_resnet18_fc_ma_t5_tiny_places'}{message}"
+    assert dissecting(output_folder=small_disk.path / "o") == f"{small_disk.path / 'o'}{message}"
+    assert explaining(output=small_disk.path / "e") == f"{small_disk.path / 'e/vis'}{message}"
+
+
+def test_two_explanations_in_one_folder(explaining, tmp_path):
+    with alone_in(tmp_path / "out" / "vis"):
+        assert explaining() == f"{tmp_path / 'out/vis'}: another run is writing to it; wait, or name another folder"
+
+
+# --- Ctrl-C --------------------------------------------------------------------------------------------------------
+
+
+SCRIPTS = {"train": train, "demo": demo, "dissection": dissection}
+
+
+@pytest.mark.parametrize("script, stage", [
+    ("train", "find_dataset"), ("train", "evaluate_features"), ("train", "save_snapshot"),
+    ("dissection", "load_model"), ("dissection", "count"), ("dissection", "write_report"),
+    ("demo", "load_snapshot"), ("demo", "explain_pictures"), ("demo", "evaluate_features"), ("demo", "write_pages"),
+])  # fmt: skip
+def test_ctrl_c_in_each_stage(script, stage, trained, tree, broden, tmp_path, monkeypatch, capsys):
+    (tmp_path / "tally.csv").write_text(SHORT_TALLY)
+    before = trained[1].read_bytes()
+    flags = {
+        "train": ["--dataset", tree, "--epochs", 3, "--batch_size", 4, "--workers", 0, "--device", "cpu"],
+        "dissection": ["--model_file", trained[1], "--data_directory", broden, "--output_folder", tmp_path / "o",
+                       "--gpu", "False", "--workers", 0],
+        "demo": ["--modelfile", trained[1], "--nd_result", tmp_path / "tally.csv", "--dataset", tree, "--output",
+                 tmp_path / "e", "--workers", 0, "--device", "cpu"],
+    }[script]  # fmt: skip
+    monkeypatch.setattr(train, "ROOT", trained[0])
+    monkeypatch.setattr(SCRIPTS[script], stage, lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
+    with pytest.raises(SystemExit) as ended:
+        run(SCRIPTS[script].cli, script)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1] == f"{script}: interrupted"
+    assert trained[1].read_bytes() == before
+    assert not (tmp_path / "o" / "html").exists()
+    assert not (tmp_path / "e" / "explain.html").exists()
+
+
+INTERRUPTED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+import torch
+{imports}
+from errors import run
+forward = torch.nn.Module.__call__
+def interrupted(self, *given, **named):
+    if type(self).__name__ == "DynamicKResNet":
+        os.killpg(0, signal.SIGINT)  # as a terminal does: all processes of the run
+    return forward(self, *given, **named)
+torch.nn.Module.__call__ = interrupted
+sys.argv = ["script", *{flags!r}]
+run(script.cli, "script")
+"""
+
+
+@pytest.mark.parametrize("imports, flags", [
+    ("import train as script\nfrom pathlib import Path\nscript.ROOT = Path({tmp!r})",
+     ["--dataset", "{tree}", "--batch_size", "2", "--workers", "2", "--device", "cpu"]),
+    ("from netdissect import main as script",
+     ["--model_file", "{model}", "--data_directory", "{broden}", "--output_folder", "{tmp}", "--batch_size", "2",
+      "--workers", "2"]),
+], ids=["train", "dissect"])  # fmt: skip
+def test_ctrl_c_leaves_no_process_behind(imports, flags, trained, tree, broden, tmp_path):
+    names = {"tree": str(tree), "model": str(trained[1]), "broden": str(broden), "tmp": str(tmp_path)}
+    program = INTERRUPTED.format(root=str(ROOT), imports=imports.format(**names),
+                                 flags=[flag.format(**names) for flag in flags])  # fmt: skip
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                               text=True, start_new_session=True)  # fmt: skip
+    _, error = process.communicate(timeout=120)
+    assert (process.returncode, error.splitlines()[-1]) == (130, "script: interrupted"), error
+    assert "Traceback" not in error
+    until = time.monotonic() + 10
+    while session := processes_of_session(process.pid):
+        assert time.monotonic() < until, session
+        time.sleep(0.1)
+
+
+def processes_of_session(leader: int) -> list[str]:
+    """Command lines of what still runs in the session of a process that has ended."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, session, *_ = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            if int(session) == leader and state != "Z":
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+        except OSError:  # it ended meanwhile
+            continue
+    return found
