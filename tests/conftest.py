@@ -136,6 +136,24 @@ def run_train(root, *flags):
         return train.main(train.get_args_parser().parse_args([*defaults, *map(str, flags)]))
 
 
+LOOPBACK = {"127.0.0.1", "::1", "localhost", "", None}
+reached_for: list[str] = []  # what lies beyond this machine
+
+
+def pytest_configure(config):
+    """No test reaches beyond this machine, nor does any code that a test runs in this process or one forked from it."""
+    sys.addaudithook(_refuse_network)
+
+
+def _refuse_network(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo"):
+        place = arguments[0] if event == "socket.getaddrinfo" else arguments[-1]
+        host = place[0] if isinstance(place, tuple) else place if event == "socket.getaddrinfo" else None
+        if host not in LOOPBACK:
+            reached_for.append(host)
+            raise PermissionError(f"no network in tests: {host}")
+
+
 def call(*command, cwd=ROOT):
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(

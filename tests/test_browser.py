@@ -129,7 +129,7 @@ def test_hostile_names_are_text(opened):
     assert len(opened.find_elements(By.TAG_NAME, "script")) == 1
 
 
-EVIL = "<img src=x onerror=alert(1)>"
+EVIL = """</script>'"><img src=x onerror=alert(1)>"""  # out of text, attributes and scripts
 
 
 @pytest.fixture(scope="module")
