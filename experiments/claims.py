@@ -1,11 +1,12 @@
 """The paper's claims, measured: dense heads, DKA heads and sparse rivals, on data that anybody can have.
 
-    python3 experiments/claims.py                # all of it, two to three hours on two cores; resumable
+    python3 experiments/claims.py                # all of it, about two hours on two cores; resumable
     python3 experiments/claims.py --quick        # five minutes: one seed, little training, into experiments/quick/
     python3 experiments/claims.py --check        # one run again: is it within the interval of the results?
     python3 -m experiments.report                # docs/RESULTS.md and its plots, from the results
 
-Each run is a process of its own; a run that was interrupted goes on from its last epoch. Results are appended to
+Each run is a process of its own; several share the cores, a thread or more each, which on small networks does more than
+one run with all of them. A run that was interrupted goes on from its last epoch. Results are appended to
 experiments/results/<dataset>.jsonl, a line per head that was measured. Networks and small copies of the data are kept
 in experiments/work/ while the study goes on. scikit-learn 1.8 or newer is needed.
 """
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from tqdm import tqdm
 import settings
 import train
 from engine import evaluate_features, processor
-from errors import ArgumentParser, UserError, run
+from errors import ArgumentParser, UserError, check_ranges, run
 from experiments import measure, results
 from experiments.data import find, prepare
 from experiments.heads import apply_variant, elastic_nets, pruned
@@ -58,6 +60,7 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a few short runs, to see that all of it works")
     parser.add_argument("--check", action="store_true", help="repeat one run and compare it with the results")
     parser.add_argument("--runs", metavar="TEXT", default="", help="only runs whose names have this in them")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="runs at one time")
     parser.add_argument("--work", default=str(ROOT / "experiments" / "work"), help="folder of what can be made again")
     parser.add_argument("--only", metavar="NAME", help=argparse.SUPPRESS)  # one run, in this process
     parser.add_argument("--rows", metavar="JSON", help=argparse.SUPPRESS)  # where that run writes its rows
@@ -65,7 +68,8 @@ def get_args_parser() -> ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run what is not done yet, one process after the other."""
+    """Run what is not done yet, a process per run."""
+    check_ranges(args, {"jobs": (1, os.cpu_count() or 1)})
     data = QUICK if args.quick else FULL
     work = Path(args.work) / ("quick" if args.quick else "full")
     runs = {run.name: run for run in plan(args.quick)}
@@ -82,27 +86,43 @@ def main(args: argparse.Namespace) -> None:
     done = {row["run"] for row in results.read(folder)}
     left = [run for name, run in runs.items() if name not in done and args.runs in name]
     print(f"{len(runs)} runs, {len(done)} done, {len(left)} to do now")
-    with tqdm(left, unit="run", dynamic_ncols=True) as bar:
-        for one in bar:
-            bar.set_postfix_str(one.name)
-            results.append(in_own_process(one, work, args.quick), folder)
+    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    started: dict[str, Future[list[dict[str, Any]]]] = {}
+
+    def work_on(one: Run) -> list[dict[str, Any]]:
+        if one.head == "elastic net" and (dense := started.get(replace(one, head="dense").name)):
+            dense.result()  # it is fitted on this network's features
+        return in_own_process(one, work, args.quick, threads)
+
+    pool = ThreadPoolExecutor(args.jobs)
+    try:
+        for one in left:
+            started[one.name] = pool.submit(work_on, one)
+        for future in tqdm(as_completed(started.values()), total=len(left), unit="run", dynamic_ncols=True):
+            rows = future.result()
+            results.append(rows, folder)
+            one = runs[rows[0]["run"]]
             if one.head != "dense" or one.variant:  # whose features the elastic net of its seed is fitted on
                 shutil.rmtree(work / one.name, ignore_errors=True)
+    finally:
+        pool.shutdown(cancel_futures=True)  # those that run end first, and are found done, or go on, the next time
     print(f"results: {folder}")
 
 
-def in_own_process(one: Run, work: Path, quick: bool = False) -> list[dict[str, Any]]:
+def in_own_process(one: Run, work: Path, quick: bool = False, threads: int | None = None) -> list[dict[str, Any]]:
     """Measure a run in a process of its own; returns its rows, with what they came from."""
     file = work / f"{one.name}.json"
     work.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
+    threads = threads or os.cpu_count() or 1
     command = [sys.executable, __file__, "--only", one.name, "--rows", file, "--work", work.parent]
     with open(work / f"{one.name}.log", "w") as log:
-        done = subprocess.run([*map(str, command), *(["--quick"] if quick else [])], stdout=log, stderr=log)
+        done = subprocess.run([*map(str, command), *(["--quick"] if quick else [])], stdout=log, stderr=log,
+                              env={**os.environ, "OMP_NUM_THREADS": str(threads)})  # fmt: skip
     if done.returncode:
         raise UserError(f"{one.name}: ended with code {done.returncode}, see {log.name}")
-    seconds = time.perf_counter() - began
-    return [{**row, "seconds": round(seconds, 1), **origin()} for row in json.loads(file.read_text())]
+    about = {"seconds": round(time.perf_counter() - began, 1), "threads": threads, **origin()}
+    return [{**row, **about} for row in json.loads(file.read_text())]
 
 
 def origin() -> dict[str, Any]:

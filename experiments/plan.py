@@ -34,7 +34,7 @@ class Data:
     train: int | None = None
 
 
-# Chosen so that the whole study takes two to three hours on two cores.
+# Chosen so that the whole study takes about two hours on two cores.
 FULL = {
     "mini_places": Data(96, 7, 64, 0.05, 0.7, (0.5, 1.0)),
     "fashion_mnist": Data(32, 1, 128, 0.1, 0.0, (0.8, 1.0), train=30_000),

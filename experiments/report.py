@@ -360,7 +360,7 @@ def provenance(rows: Rows) -> str:
                                                                       "scikit-learn"))  # fmt: skip
     return (
         f"{len(rows)} heads of {len(seconds)} runs, seeds {', '.join(map(str, seeds))}; "
-        f"{sum(seconds.values()) / 3600:.2f} hours in all, on {all_of('cores')} cores of {all_of('cpu')}; {versions}; "
+        f"{sum(seconds.values()) / 3600:.2f} hours in sum, on {all_of('cores')} cores of {all_of('cpu')}; {versions}; "
         f"commit {all_of('commit')}."
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -204,7 +205,7 @@ def test_the_document_says_what_the_rows_say(tmp_path):
     assert "by few units, Fashion-MNIST: holds." in text
     assert "human concepts, mini_places: cannot tell." in text
     assert "Routes are dynamic, mini_places: does not hold." in text
-    assert "0.30 hours in all, on 2 cores of X" in text
+    assert "0.30 hours in sum, on 2 cores of X" in text
     assert "| DKA, K = 5 | 85.10 ± 0.25 |" in text
     readme = (tmp_path / "README.md").read_text()
     assert readme.startswith("before") and readme.endswith("after\n") and "old" not in readme
@@ -234,6 +235,31 @@ def test_results_are_lines(tmp_path):
     assert results.read(tmp_path)[1]["y"] is None
     assert [json.loads(line)["x"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [1, 3]
     assert results.select(results.read(tmp_path), dataset="b") == [{"dataset": "b", "x": 2}]
+
+
+def test_runs_share_the_cores_and_wait_for_the_network_that_they_need(tmp_path, monkeypatch):
+    finished, together = [], []
+
+    def measured(one, work, quick, threads):
+        together.append(one.name)
+        time.sleep(0.3 if one.head == "dense" else 0.1)
+        if one.head == "elastic net":
+            assert "mini_places-dense-seed0" in finished
+        together.remove(one.name)
+        finished.append(one.name)
+        most.append(len(together) + 1)
+        return [{**one.record(), "run": one.name, "threads": threads}]
+
+    most: list[int] = []
+    monkeypatch.setattr(claims, "in_own_process", measured)
+    monkeypatch.setattr(claims, "ROOT", tmp_path)
+    monkeypatch.setattr(claims.os, "cpu_count", lambda: 4)
+    flags = ["--quick", "--jobs", "2", "--work", str(tmp_path / "work")]
+    claims.main(claims.get_args_parser().parse_args(flags))
+    rows = results.read(tmp_path / "experiments" / "quick")
+    assert {row["run"] for row in rows} == {one.name for one in plan(quick=True)}
+    assert {row["threads"] for row in rows} == {2}
+    assert max(most) == 2
 
 
 def test_a_run_that_fails_is_named(tmp_path, monkeypatch):
