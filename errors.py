@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import re
 import signal
 import sys
@@ -72,8 +73,12 @@ class ArgumentParser(argparse.ArgumentParser):
 def run(entry: Callable[[], None], name: str) -> None:
     """Call `entry`; a UserError ends the process with `name: error: ...` and code 2, Ctrl-C 130, SIGTERM 143.
 
-    So does an OSError that says what a disk or its owner refuses.
+    So does an OSError that says what a disk or its owner refuses. What the terminal's encoding lacks is written as an
+    escape: a name is no reason to end a run.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         entry()
     except (UserError, OSError) as error:

@@ -14,6 +14,7 @@ from files import whole_file
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _SUFFIX = re.compile(r"-[sc]$")
+_DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)  # no files on Windows
 
 
 def plain_label(label: str) -> str:
@@ -54,6 +55,7 @@ def _environment() -> Environment:
 def file_name(name: str, taken: set[str]) -> str:
     """A name as part of a file's name: letters, digits, - and _ only, and not one of `taken`, to which it is added."""
     plain = re.sub(r"[^\w-]+", "_", name)[:80] or "_"
+    plain = f"{plain}_" if _DEVICES.fullmatch(plain) else plain
     number, unique = 1, plain
     while unique.lower() in taken:  # many file systems do not tell A from a
         number += 1
