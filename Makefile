@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint shipped clean
+.PHONY: demo test test-oldest lint shipped clean
 
 demo: $(VENV)/installed  ## explain the shipped network's predictions on the embedded scenes
 	$(BIN)/python demo.py
 
 test: $(VENV)/installed-dev  ## the test suite
 	$(BIN)/python -m pytest
+
+test-oldest: .venv-oldest/installed  ## the test suite with the oldest versions that are supported
+	.venv-oldest/bin/python -m pytest
 
 lint: $(VENV)/installed-dev  ## style, format and types
 	$(BIN)/ruff check .
@@ -24,7 +27,7 @@ shipped: $(VENV)/installed  ## train and dissect the shipped network anew (40 mi
 	cp result/pytorch_$(RUN)/netdissect/tally.csv snapshot/shipped/tally.csv
 
 clean:  ## remove the environment and what was rendered (it comes back on first use)
-	rm -rf $(VENV) data/mini_places data/mini_broden
+	rm -rf $(VENV) .venv-oldest data/mini_places data/mini_broden
 
 $(VENV)/installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,4 +36,9 @@ $(VENV)/installed: requirements.txt
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(BIN)/pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+.venv-oldest/installed: requirements-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip install --quiet --requirement requirements-oldest.txt
 	touch $@
