@@ -1,0 +1,91 @@
+"""Coverage-guided fuzzing of the readers of users' files, by atheris. Not part of the test suite.
+
+    pip install atheris                                            # Linux or macOS, Python up to 3.13
+    python3 tests/fuzz/fuzz_readers.py tally -max_total_time=300   # or: index, labels, picture
+
+Whatever the file, a reader answers or raises UserError; anything else is a finding, which libFuzzer writes to a file
+crash-*. Findings are mended and kept as cases of tests/test_properties.py or tests/test_bad_input.py. Further flags are
+libFuzzer's: -max_total_time=SECONDS, -runs=N, a folder of files to begin with.
+"""
+
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import atheris
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+with atheris.instrument_imports(include=["netdissect.tally", "netdissect.broden", "loader.places365", "errors", "csv",
+                                         "PIL.PngImagePlugin", "PIL.ImageFile", "PIL.JpegImagePlugin"]):  # fmt: skip
+    from conftest import write_small_broden
+
+    from errors import UserError
+    from loader.places365 import read_image
+    from netdissect.broden import Broden
+    from netdissect.tally import read_tally
+
+HOME = Path(tempfile.mkdtemp(prefix="fuzz-"))
+
+
+def fuzz_tally(content: bytes) -> None:
+    """tally.csv."""
+    (HOME / "tally.csv").write_bytes(content)
+    read_tally(HOME / "tally.csv")
+
+
+def fuzz_index(content: bytes) -> None:
+    """index.csv of a Broden folder, with the labels that it leads to."""
+    (BRODEN / "index_fuzzed.csv").write_bytes(content)
+    broden = Broden(BRODEN, "index_fuzzed.csv")
+    for picture in range(len(broden)):
+        broden.labels(picture)
+
+
+def fuzz_labels(content: bytes) -> None:
+    """A label map."""
+    (HOME / "map.png").write_bytes(content)
+    SCENES.label_map(HOME / "map.png", next(row for row in SCENES.rows if row.maps))
+
+
+def fuzz_picture(content: bytes) -> None:
+    """A picture, as the data sets and as --image read it."""
+    (HOME / "picture").write_bytes(content)
+    read_image(HOME / "picture")
+    read_image(HOME / "picture", upright=True, enough=64)
+
+
+TARGETS = {"tally": fuzz_tally, "index": fuzz_index, "labels": fuzz_labels, "picture": fuzz_picture}
+BEGINNINGS = {"tally": lambda: [b"unit,category,label,score\n1,object,sky,0.5\n"],
+              "index": lambda: [(BRODEN / "index.csv").read_bytes()],
+              "labels": lambda: [(BRODEN / "images/p0_object_0.png").read_bytes()],
+              "picture": lambda: [(BRODEN / "images/p0.png").read_bytes()]}  # fmt: skip
+
+
+def main() -> None:
+    """Fuzz what the first argument names."""
+    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
+        sys.exit(f"expected one of {', '.join(TARGETS)}")
+    name = sys.argv.pop(1)
+    beginnings = HOME / "beginnings"
+    beginnings.mkdir()
+    for number, content in enumerate(BEGINNINGS[name]()):
+        (beginnings / str(number)).write_bytes(content)
+
+    def attempt(content: bytes) -> None:
+        try:
+            TARGETS[name](content)
+        except UserError as error:
+            assert str(error).strip()
+
+    atheris.Setup([*sys.argv, str(beginnings)], attempt)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    BRODEN = write_small_broden(HOME / "broden")
+    SCENES = Broden(BRODEN)
+    main()
