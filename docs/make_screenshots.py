@@ -34,17 +34,20 @@ PICTURE = 0  # of the validation set
 
 def main() -> None:
     """Explain, open the pages, and photograph them."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        sys.exit("chromium and chromedriver are not there: apt install chromium chromium-driver")
     with tempfile.TemporaryDirectory() as folder:
         command: list[str | Path] = [ROOT / "demo.py", "--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result",
                    ROOT / settings.SHIPPED_TALLY, "--dataset", "mini_places", "--images", f"{PICTURE},",
                    "--output", folder]  # fmt: skip
         subprocess.run([sys.executable, *command], check=True)
         options = webdriver.ChromeOptions()
-        options.binary_location = shutil.which("chromium") or "chromium"
+        options.binary_location = chromium
         for flag in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "hide-scrollbars",
                      "disable-background-networking", "disable-component-update", "disable-sync"):  # fmt: skip
             options.add_argument(f"--{flag}")
-        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
         try:
             for file, page, element, size in SHOTS:
                 browser.set_window_size(*size)

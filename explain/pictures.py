@@ -67,7 +67,12 @@ def explain_pictures(
         concepts: what the units respond to, by unit number from 1.
         topn: how many of the largest votes are listed.
         explain_target: explain the score of the true class instead of the predicted one.
+
+    Raises:
+        ValueError: if a true class is to be explained that is not known.
     """
+    if explain_target and None in targets:
+        raise ValueError("explain_target: expected a true class for each picture")
     with layer_outputs(model, [FEATURE_LAYER]) as outputs:
         logits = model(images)  # (B, C)
     features = outputs[FEATURE_LAYER]  # (B, F, H, W)
@@ -75,9 +80,7 @@ def explain_pictures(
     probability = logits.softmax(1).cpu()  # (B, C)
     ranked = probability.topk(min(RANKED, len(classes)), 1).indices.tolist()  # B times, the most probable first
     own_classes = targets if explain_target else [best[0] for best in ranked]
-    explained = [
-        class_ for class_ in own_classes if class_ is not None
-    ]  # B of them: a true class that is explained is known
+    explained = [class_ for class_ in own_classes if class_ is not None]  # all B of them
     sides = [_contestants(best, target, own) for best, target, own in zip(ranked, targets, explained, strict=True)]
     votes = [{c: votes_for(model, row, c) for c in rivals} for row, rivals in zip(pooled.cpu(), sides, strict=True)]
     listed = torch.stack([of_class[c].unit[:topn] for of_class, c in zip(votes, explained, strict=True)])  # (B, R)

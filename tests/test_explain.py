@@ -35,6 +35,12 @@ def test_votes_worked_by_hand():
     assert votes.logit == 10.5
 
 
+def test_a_true_class_that_is_explained_must_be_known():
+    model = build_model("resnet18_fc_ma", 3, 2).eval()
+    with pytest.raises(ValueError, match="explain_target: expected a true class for each picture"):
+        explain_pictures(model, torch.zeros(2, 3, 64, 64), [0, None], CLASSES, CONCEPTS, 5, explain_target=True)
+
+
 def test_silent_features_have_no_shares():
     votes = class_votes(torch.zeros(4), torch.ones(4), -1.0, topk=2)
     assert (votes.percent.tolist(), votes.share.tolist(), votes.logit) == ([0] * 4, [0] * 4, -1.0)

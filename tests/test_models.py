@@ -110,6 +110,7 @@ class _Evil:
         return (pytest.fail, ("code from a snapshot was run",))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_files_that_are_no_snapshots(tmp_path):
     missing, text, truncated, evil = (tmp_path / name for name in ("no.pth", "text.pth", "short.pth", "evil.pth"))
     text.write_text("not a snapshot")
