@@ -20,7 +20,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from loader.places365 import (
     default_workers,
     explain_transform,
     find_dataset,
+    folder_name,
     make_loader,
     read_image,
     spec_of,
@@ -141,13 +142,16 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     # Their votes
     output = Path(args.output) if args.output else ROOT / settings.RESULT_ROOT / run_name(
         about["arch"], args.mark or mark_of(about["topk"]), dataset)  # fmt: skip
-    transform = explain_transform(spec_of(dataset))
+    pick_figure(args.figure, len(indices) + len(files))  # raises before any work
+    unreadable: list[dict[str, str]] = []
+    pictures = subjects(val_set, indices, files, explain_transform(spec_of(dataset)), unreadable)
+    first = next(pictures, None)
+    if first is None:
+        raise UserError(unreadable[0]["reason"])
     with alone_in(output / "vis"):  # training holds the folder itself, and need not be over
         records: list[dict[str, Any]] = []
-        unreadable: list[dict[str, str]] = []
         features: list[Tensor] = []
-        pictures = subjects(val_set, indices, files, transform, unreadable)
-        bar = progress(pictures, total=len(indices) + len(files), desc="explain", unit="img")
+        bar = progress(chain([first], pictures), total=len(indices) + len(files), desc="explain", unit="img")
         for batch in batched(bar, EXPLAIN_BATCH):
             images = torch.stack([subject.image for subject in batch])  # (B, 3, H, W)
             targets = [subject.target for subject in batch]
@@ -160,8 +164,8 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
                 record = {"file": subject.file, "index": subject.index, **explanation.record, "overlays": overlays}
                 records.append(record)
                 features.append(explanation.pooled)
-        if not records:
-            raise UserError(unreadable[0]["reason"])
+        for lost in unreadable:
+            print(f"left out: {lost['reason']}", file=sys.stderr)
         chosen_for_figure = pick_figure(args.figure, len(records))
         steps = min(about["topk"] or args.topn, MOST_STEPS)
         pooled = torch.stack(features)  # (V, N)
@@ -251,7 +255,7 @@ def find_inputs(args: argparse.Namespace) -> tuple[Path, Path | None]:
     if args.modelfile:
         return Path(args.modelfile), given
     arch, mark = args.arch or settings.ARCH, args.mark or settings.MARK
-    datasets = [Path(args.dataset).resolve().name] if args.dataset else ["places365", "mini_places"]
+    datasets = [folder_name(args.dataset)] if args.dataset else ["places365", "mini_places"]
     for dataset in datasets:
         folder = run_name(arch, mark, dataset)
         trained = newest_snapshot(ROOT / settings.SNAPSHOT_ROOT / folder)
@@ -261,6 +265,8 @@ def find_inputs(args: argparse.Namespace) -> tuple[Path, Path | None]:
             fits = dissected.is_file() and dissected.stat().st_mtime >= trained.stat().st_mtime
             return trained, given or (dissected if fits else None)
     if (arch, mark) != (settings.ARCH, settings.MARK) or "mini_places" not in datasets:
+        if args.dataset:
+            find_dataset(args.dataset, args.data, ROOT)  # raises if this is missing too, and says where to get it
         raise UserError(f"no snapshot in {settings.SNAPSHOT_ROOT}/{folder}: name one with --modelfile, or train it")
     return ROOT / settings.SHIPPED_SNAPSHOT, given or ROOT / settings.SHIPPED_TALLY
 
@@ -362,7 +368,6 @@ def subjects(
         try:
             picture = read_image(file, upright=True, enough=ENOUGH_PIXELS) if own else val_set.picture(index)
         except UserError as error:
-            print(f"left out: {error}", file=sys.stderr)
             unreadable.append({"file": file, "reason": str(error)})
             continue
         square = np.asarray(picture.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BILINEAR))

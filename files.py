@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from errors import REFUSALS, UserError
@@ -12,6 +12,9 @@ try:
     import fcntl
 except ImportError:
     fcntl = None  # type: ignore[assignment]
+
+
+_LOCK = ".lock"
 
 
 @contextmanager
@@ -60,13 +63,16 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 def alone_in(folder: str | os.PathLike) -> Iterator[None]:
     """Hold a folder for one process: a second one is told so, and stops. The system lets go when a process dies.
 
+    A folder that was made for it and is empty when an error comes goes again.
+
     Raises:
         UserError: if another process holds it, or it cannot be written.
     """
     folder = Path(folder)
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / ".lock", "w")  # noqa: SIM115 - closed below
+        lock = open(folder / _LOCK, "w")  # noqa: SIM115 - closed below
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     with lock:
@@ -75,7 +81,15 @@ def alone_in(folder: str | os.PathLike) -> Iterator[None]:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise UserError(f"{folder}: another run is writing to it; wait, or name another folder") from error
-        yield
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):  # as soon as one is not empty
+                if made and os.listdir(folder) == [_LOCK]:
+                    (folder / _LOCK).unlink()
+                for place in made:
+                    place.rmdir()
+            raise
 
 
 def shown(path: str | os.PathLike) -> str:

@@ -21,6 +21,7 @@ wherever a run was ended, to the weights that it would have had undisturbed.
 import argparse
 import importlib.util
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence, Sized
@@ -248,6 +249,9 @@ def check_args(args: argparse.Namespace) -> tuple[int | None, str]:
         raise UserError(f"--arch {args.arch}: expected one of {', '.join(MODELS)}")
     if args.finetune and args.resume not in (None, "auto"):
         raise UserError("--resume and --finetune: expected one of them")
+    for path in (args.finetune, args.resume):
+        if path not in (None, "auto") and not os.path.isfile(path):
+            raise UserError(f"snapshot {path}: no such file")
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise UserError("--tensorboard: the package is not installed; `pip install tensorboard` brings it")
     if args.arch.endswith(DKA_SUFFIX):

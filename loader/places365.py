@@ -190,7 +190,8 @@ class DataSource:
         name: as in run folders and reports.
         folder: where it is.
         classes: the C class names, for people.
-        categories: the C folder names below train/ and val/, in the order of the class numbers.
+        categories: the C folder names below train/ and val/, in the order of the class numbers; none for the idx files
+            of Fashion-MNIST.
         spec: its entry of `settings.DATASETS`.
     """
 
@@ -202,7 +203,7 @@ class DataSource:
 
     def dataset(self, split: str, transform: Callable | None = None) -> "ImageTree | FashionMNISTFiles":
         """The pictures of 'train' or 'val'. Raises UserError if there is none."""
-        if self.name == "fashion_mnist":
+        if not self.categories:
             return FashionMNISTFiles(self.folder, train=split == "train", transform=transform)
         root = self.folder / split
         try:
@@ -245,11 +246,11 @@ def find_dataset(dataset: str | None = None, data: str | None = None, root: Path
         UserError: if it is not there, saying what to download and where to put it.
     """
     home = Path(data) if data is not None else root / settings.DATA_ROOT
-    if data is not None and not home.is_dir() and dataset != "mini_places":
+    if data is not None and not home.is_dir() and dataset not in settings.DATASETS:
         raise UserError(f"--data {data}: no such folder")
     if dataset is None:
         if data is not None and _is_tree(home):
-            return _tree_source(home.resolve().name, home)
+            return _tree_source(folder_name(home), home)
         if _is_tree(home / settings.DATASETS.places365.folder):
             dataset = "places365"
         else:
@@ -262,7 +263,7 @@ def find_dataset(dataset: str | None = None, data: str | None = None, root: Path
             class_names(dataset)  # raises: neither a name nor a folder
         if not _is_tree(folder):
             raise UserError(f"data set {dataset}: expected a folder with train/ and val/ in it")
-        return _tree_source(folder.resolve().name, folder)
+        return _tree_source(folder_name(folder), folder)
     if data is not None and _is_tree(home):
         return _tree_source(dataset, home)
     if dataset == "mini_places":
@@ -276,6 +277,11 @@ def find_dataset(dataset: str | None = None, data: str | None = None, root: Path
     elif _is_tree(folder):
         return _tree_source(dataset, folder)
     raise UserError(f"data set {dataset} is not in {folder}: {DOWNLOAD_HELP[dataset].format(folder=folder)}")
+
+
+def folder_name(path: str | os.PathLike) -> str:
+    """A folder's last name as the user writes it: that of a link, not of what it leads to."""
+    return os.path.basename(os.path.abspath(path))
 
 
 def _tree_source(name: str, folder: Path) -> DataSource:

@@ -78,6 +78,6 @@ def read_thresholds(path: str | os.PathLike, units: int) -> np.ndarray:
         raise UserError(f"quantile file {path}: not a readable .npy file of numbers ({error})") from error
     if not isinstance(thresholds, np.ndarray) or thresholds.shape != (units,):
         raise UserError(f"quantile file {path}: shape {np.shape(thresholds)}, expected ({units},), a number per unit")
-    if not np.isfinite(thresholds.astype(float)).all():
-        raise UserError(f"quantile file {path}: not all numbers are finite")
+    if thresholds.dtype.kind not in "fiu" or not np.isfinite(thresholds).all():
+        raise UserError(f"quantile file {path}: not all of it are finite numbers")
     return thresholds.astype(np.float64)

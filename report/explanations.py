@@ -87,7 +87,8 @@ def _picture(image: dict[str, Any], place: int) -> dict[str, Any]:
     terms = [unit["vote"] for unit in image["units"] if unit["active"]]
     sums = np.cumsum([0.0, *terms, image["others"]["vote"], image["bias"]])
     idle = [unit["vote"] for unit in image["units"] if not unit["active"]]
-    names = [image["prediction_name"], image["target_name"] or "", image["file"]]
+    names = [name.replace("_", " ") for name in (image["prediction_name"], image["target_name"] or "")]
+    names += [image["file"]]
     names += [f"{unit['label']} {unit['unit']}" for unit in image["units"]]
     rivals = [side["name"].replace("_", " ") for side in image["contest"]]
     return {
@@ -97,7 +98,7 @@ def _picture(image: dict[str, Any], place: int) -> dict[str, Any]:
         # All bars of a picture have one scale, which holds every partial sum of its score.
         "low": float(min(*sums, *idle)) if idle else float(min(sums)),
         "high": float(max(*sums, *idle, min(sums) + 1e-9)),
-        "text": " ".join(names).replace("_", " "),
+        "text": " ".join(names),
         "contest_title": f"Why {rivals[0]}" + (f" and not {' or '.join(rivals[1:])}?" if rivals[1:] else "?"),
         "holds": _holds(image),
     }
@@ -110,7 +111,7 @@ def _holds(image: dict[str, Any]) -> list[str]:
     name = image["explained_name"].replace("_", " ")
 
     def silenced(unit: dict[str, Any]) -> str:
-        return f"Without unit {unit['unit']} ({unit['label'].replace('_', ' ') or 'unnamed'})"
+        return f"Without unit {unit['unit']} ({unit['label'] or 'unnamed'})"
 
     def change(unit: dict[str, Any]) -> str:
         return f"{name} goes from {100 * before:.1f} to {100 * unit['without']['probability']:.1f} %"
@@ -175,9 +176,7 @@ def _write_class_pages(
             }
             for row in rows
         ],
-        matrix_columns=[
-            {"unit": unit["unit"], "name": unit["label"].replace("_", " ") or "unnamed"} for unit in columns
-        ],
+        matrix_columns=[{"unit": unit["unit"], "name": unit["label"] or "unnamed"} for unit in columns],
     )
     for row in routes["classes"]:
         write_page(

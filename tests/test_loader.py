@@ -126,6 +126,13 @@ def test_missing_data_says_what_to_do(tmp_path, dataset, message):
         find_dataset(dataset, str(tmp_path))
 
 
+def test_a_data_set_is_named_by_the_link_to_it(tree, tmp_path):
+    (tmp_path / "rooms").symlink_to(tree)
+    assert find_dataset(str(tmp_path / "rooms")).name == "rooms"
+    (tmp_path / "fashion_mnist").symlink_to(tree)  # of pictures, not the idx files
+    assert len(find_dataset(str(tmp_path / "fashion_mnist")).dataset("val")) == 6
+
+
 def test_missing_fashion_mnist(tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "FASHION_MNIST_SYSTEM", str(tmp_path))
     with pytest.raises(UserError, match=r"four idx files \(plain or \.gz\)"):
