@@ -242,6 +242,7 @@ NO_STATE = "snapshot {file}: expected a dict with `state_dict`, or a state dict 
 NO_K = "snapshot {file} does not say its K: name it, with --mark t5 (or TOPK in netdissect) for K = 5"
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor")
 @pytest.mark.parametrize("change, message", [
     (lambda state: {**state, HEAD: state[HEAD].to_sparse()}, NO_STATE),
     (lambda state: {**state, HEAD: state[HEAD].to("meta")}, NO_STATE),
@@ -491,7 +492,10 @@ SCRIPTS = {"train": train, "demo": demo, "dissection": dissection}
 ])  # fmt: skip
 def test_ctrl_c_in_each_stage(script, stage, trained, tree, broden, tmp_path, monkeypatch, capsys):
     (tmp_path / "tally.csv").write_text(SHORT_TALLY)
-    before = trained[1].read_bytes()
+    workspace = tmp_path / "workspace"
+    shutil.copytree(trained[0] / "snapshot", workspace / "snapshot")
+    earlier = workspace / trained[1].relative_to(trained[0])
+    before = earlier.read_bytes()
     flags = {
         "train": ["--dataset", tree, "--epochs", 3, "--batch_size", 4, "--workers", 0, "--device", "cpu"],
         "dissection": ["--model_file", trained[1], "--data_directory", broden, "--output_folder", tmp_path / "o",
@@ -499,14 +503,14 @@ def test_ctrl_c_in_each_stage(script, stage, trained, tree, broden, tmp_path, mo
         "demo": ["--modelfile", trained[1], "--nd_result", tmp_path / "tally.csv", "--dataset", tree, "--output",
                  tmp_path / "e", "--workers", 0, "--device", "cpu"],
     }[script]  # fmt: skip
-    monkeypatch.setattr(train, "ROOT", trained[0])
+    monkeypatch.setattr(train, "ROOT", workspace)
     monkeypatch.setattr(SCRIPTS[script], stage, lambda *_, **__: signal.raise_signal(signal.SIGINT))
     monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
     with pytest.raises(SystemExit) as ended:
         run(SCRIPTS[script].cli, script)
     assert ended.value.code == 130
     assert capsys.readouterr().err.splitlines()[-1] == f"{script}: interrupted"
-    assert trained[1].read_bytes() == before
+    assert earlier.read_bytes() == before
     assert not (tmp_path / "o" / "html").exists()
     assert not (tmp_path / "e" / "explain.html").exists()
 

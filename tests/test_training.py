@@ -109,10 +109,10 @@ def dying_step(self, *args, **kwargs):
 torch.optim.SGD.step = dying_step
 """
 KILLED_IN_SAVING = """
-def dying_save(data, path):
-    save(data, path)
+def dying_save(data, file):
+    save(data, file)
     if data["epoch"] == 1:
-        pathlib.Path(path).write_bytes(pathlib.Path(path).read_bytes()[:1000])
+        file.truncate(1000)
         os.kill(me, signal.SIGKILL)
 torch.save = dying_save
 """
