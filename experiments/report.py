@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments import results
-from experiments.plan import ABLATED_K, KS
+from experiments.plan import ABLATED_K, KS, plan
 from experiments.results import Interval, interval, less, paired, select
 from files import whole_file
 from report.figures import STYLES, save_figure
@@ -355,13 +355,15 @@ def provenance(rows: Rows) -> str:
         return ", ".join(dict.fromkeys(str(row[key]) for row in rows))
 
     seconds = {row["run"]: row["seconds"] for row in rows}
+    missing = [run.name for run in plan() if run.name not in seconds]
+    whole = f" **Not whole: {len(missing)} runs of the plan are missing** ({', '.join(missing)})." if missing else ""
     seeds = sorted({row["seed"] for row in rows})
     versions = ", ".join(f"{name} {all_of(name.lower())}" for name in ("Python", "torch", "torchvision", "NumPy",
                                                                       "scikit-learn"))  # fmt: skip
     return (
         f"{len(rows)} heads of {len(seconds)} runs, seeds {', '.join(map(str, seeds))}; "
         f"{sum(seconds.values()) / 3600:.2f} hours in sum, on {all_of('cores')} cores of {all_of('cpu')}; {versions}; "
-        f"commit {all_of('commit')}."
+        f"commit {all_of('commit')}.{whole}"
     )
 
 
