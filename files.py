@@ -60,13 +60,15 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
 
 
 @contextmanager
-def alone_in(folder: str | os.PathLike) -> Iterator[None]:
-    """Hold a folder for one process: a second one is told so, and stops. The system lets go when a process dies.
+def alone_in(folder: str | os.PathLike, wait: bool = False) -> Iterator[None]:
+    """Hold a folder for one process: a second one is told so, and stops, or with `wait` waits for the first to end.
+
+    The system lets go when a process dies.
 
     A folder that was made for it and is empty when an error comes goes again.
 
     Raises:
-        UserError: if another process holds it, or it cannot be written.
+        UserError: if another process holds it and `wait` is false, or it cannot be written.
     """
     folder = Path(folder)
     made = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -78,7 +80,7 @@ def alone_in(folder: str | os.PathLike) -> Iterator[None]:
     with lock:
         if fcntl is not None:  # not on Windows
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError as error:
                 raise UserError(f"{folder}: another run is writing to it; wait, or name another folder") from error
         try:

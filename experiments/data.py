@@ -11,6 +11,7 @@ from PIL import Image
 
 import settings
 from experiments.plan import Data, Run
+from files import alone_in
 from loader.mini_places import BRODEN, PLACES, ensure_mini_places
 from loader.places365 import DataSource, FashionMNISTFiles, find_dataset, read_image
 from netdissect.broden import read_table
@@ -38,7 +39,8 @@ def prepare(run: Run, data: Data, root: Path, work: Path) -> tuple[Path | None, 
         return None, None
     renderer_seed = int(run.variant.rsplit(" ", 1)[1]) if run.variant.startswith("renderer seed") else 0
     home = work / f"scenes_{data.size}_{renderer_seed}"
-    return ensure_small(home, root / settings.DATA_ROOT, data.size, renderer_seed, work)
+    with alone_in(work, wait=True):  # of runs at one time, one draws and the others take what it drew
+        return ensure_small(home, root / settings.DATA_ROOT, data.size, renderer_seed, work)
 
 
 @dataclass(frozen=True)

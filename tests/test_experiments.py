@@ -3,18 +3,23 @@
 import json
 import math
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from conftest import write_small_broden
+from easydict import EasyDict
 from torch import nn
 
+import settings
 from errors import UserError
-from experiments import claims, measure, report, results
+from experiments import claims, data, measure, report, results
 from experiments.heads import ByMagnitude, StraightThrough, apply_variant, elastic_nets, linear, pruned
 from experiments.plan import FULL, KS, QUICK, SEEDS, Run, plan
 from explain.routes import routes_of
+from loader.mini_places import render_mini_places
+from loader.places365 import read_image
 from models import build_model
 from models.dynamic_k import DynamicKLinear
 from netdissect.broden import Broden
@@ -260,6 +265,23 @@ def test_runs_share_the_cores_and_wait_for_the_network_that_they_need(tmp_path, 
     assert {row["run"] for row in rows} == {one.name for one in plan(quick=True)}
     assert {row["threads"] for row in rows} == {2}
     assert max(most) == 2
+
+
+def test_of_runs_at_one_time_one_draws_the_scenes_and_the_others_take_them(tmp_path, monkeypatch):
+    render_mini_places(tmp_path / "data", train=16, val=16, broden=16, workers=1, progress=False)
+    monkeypatch.setitem(settings.DATASETS, "mini_places", EasyDict(settings.DATASETS.mini_places))
+    copied = []
+    monkeypatch.setattr(data, "_split_index", lambda *_: copied.append(time.sleep(0.2)))
+
+    def prepare(_):
+        return data.prepare(Run("mini_places", "dka", 5, 0), QUICK["mini_places"], tmp_path, tmp_path / "work")
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(prepare, range(2))
+    assert first == second and len(copied) == 1
+    pictures = list(first[0].rglob("*.jpg"))
+    assert len(pictures) == 32
+    assert {read_image(path).size for path in pictures} == {(64, 64)}
 
 
 def test_a_run_that_fails_is_named(tmp_path, monkeypatch):
