@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -140,15 +141,15 @@ def write_strips(folder: Path, broden: Broden, summary: LayerSummary) -> None:
         return np.asarray(broden.picture(index).resize((TILE, TILE), Image.Resampling.BILINEAR))
 
     for unit in progress(range(len(summary.thresholds)), desc="pictures", unit="unit"):
-        dark, outlined = [], []
-        for index in summary.top_pictures[:, unit].tolist():
+        indices = summary.top_pictures[:, unit].tolist()
+        masks = np.zeros((len(indices), TILE, TILE), bool)
+        for mask, index in zip(masks, indices, strict=True):
             units, maps = summary.maps.get(index)
             unit_map = maps[units == unit]  # (1, h, w), or (0, h, w) where it is nowhere on
-            mask = (upsample(unit_map, TILE, TILE) > summary.thresholds[unit]).any(0).numpy()
-            dark.append(darken_outside(tile(index), mask))
-            outlined.append(outline(tile(index), mask))
-        for tiles, name in ((dark, f"unit-{unit + 1}.jpg"), (outlined, f"unit-{unit + 1}-outline.jpg")):
-            write_strip(folder / name, tiles)
+            mask[:] = (upsample(unit_map, TILE, TILE) > summary.thresholds[unit]).any(0)
+        tiles = np.stack([tile(index) for index in indices])  # (topn, TILE, TILE, 3)
+        write_strip(folder / f"unit-{unit + 1}.jpg", darken_outside(tiles, masks))
+        write_strip(folder / f"unit-{unit + 1}-outline.jpg", outline(tiles, masks))
 
 
 def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[str]) -> str:
@@ -156,19 +157,15 @@ def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[s
 
     Writes `path`, an SVG, and a PNG beside it; returns the SVG for inlining.
     """
-    groups = [
-        sorted(
-            ((row_count, label) for label, row_count in _counts(found, category).items()), key=lambda x: (-x[0], x[1])
-        )
-        for category in categories
-    ]
-    labels = [plain_label(label) for group in groups for _, label in group]
+    counts = [Counter(row.label for row in found if row.category == category) for category in categories]
+    groups = [sorted(count.items(), key=lambda item: (-item[1], item[0])) for count in counts]
+    labels = [plain_label(label) for group in groups for label, _ in group]
     figure = Figure(figsize=(max(4, 0.19 * len(labels) + 1.2), 2.7), layout="constrained", dpi=200)
     axes = figure.subplots()
     start = 0
     for category, group in zip(categories, groups, strict=True):
         if group:
-            axes.bar(range(start, start + len(group)), [number for number, _ in group], width=0.8, label=category)
+            axes.bar(range(start, start + len(group)), [number for _, number in group], width=0.8, label=category)
             start += len(group)
     axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
     axes.margins(x=0.01)
@@ -176,11 +173,3 @@ def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[s
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=7, ncols=len(categories), loc="upper right")
     return save_graph(figure, path)
-
-
-def _counts(found: Sequence[TallyRow], category: str) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in found:
-        if row.category == category:
-            counts[row.label] = counts.get(row.label, 0) + 1
-    return counts

@@ -1,12 +1,12 @@
 """Heat maps and masks on pictures. Pictures are uint8 RGB arrays (H, W, 3)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import torch
 from PIL import Image
-from skimage.segmentation import find_boundaries
 from torch.nn import functional as F
 
 from files import whole_file
@@ -17,6 +17,7 @@ JPEG_QUALITY = 88
 
 _PICTURE_WEIGHT = 0.5
 _HEAT_WEIGHT = 0.45
+_YELLOW = (255, 220, 40)
 
 
 def upsample(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -48,19 +49,27 @@ def heat_overlays(picture: np.ndarray, maps: torch.Tensor, strengths: list[float
     return overlays
 
 
-def darken_outside(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture (H, W, 3) with everything outside a bool mask (H, W) dimmed, as Network Dissection shows units."""
-    return np.where(mask[..., None], picture, (picture * 0.25).astype(np.uint8))
+def darken_outside(pictures: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Pictures (T, H, W, 3), a quarter as bright outside of bool masks (T, H, W): Network Dissection's way to show."""
+    shown = pictures // 4
+    shown[masks] = pictures[masks]
+    return shown
 
 
-def outline(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The picture (H, W, 3) with a yellow line along the edge of a bool mask (H, W)."""
-    drawn = picture.copy()
-    drawn[find_boundaries(mask, mode="thick")] = (255, 220, 40)
+def outline(pictures: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Pictures (T, H, W, 3) with a yellow line, two pixels wide, along the edges of bool masks (T, H, W)."""
+    edges = np.zeros_like(masks)
+    for axis in (1, 2):  # pixels whose neighbour is on the other side
+        pixels, own = np.moveaxis(edges, axis, 0), np.moveaxis(masks, axis, 0)
+        differ = own[1:] != own[:-1]
+        pixels[1:] |= differ
+        pixels[:-1] |= differ
+    drawn = pictures.copy()
+    drawn[edges] = _YELLOW
     return drawn
 
 
-def write_strip(path: Path, tiles: list[np.ndarray]) -> None:
+def write_strip(path: Path, tiles: Sequence[np.ndarray] | np.ndarray) -> None:
     """Write equal tiles (H, W, 3) side by side as a JPEG: a row of pictures, of which a page shows one at a time."""
     with whole_file(path) as temporary:
         Image.fromarray(np.concatenate(tiles, axis=1)).save(temporary, quality=JPEG_QUALITY)

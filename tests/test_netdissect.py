@@ -26,6 +26,7 @@ from netdissect.tally import (
     write_tally,
 )
 from netdissect.thresholds import LargestActivations, read_thresholds
+from report.overlays import darken_outside, outline
 
 CATEGORIES = ["object", "part", "scene"]
 LABELS = [
@@ -377,3 +378,17 @@ def test_faulty_tallies(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         read_tally(tmp_path / "t.csv", 2)
+
+
+def test_pictures_of_a_unit_are_dark_outside_of_its_mask_or_have_its_outline():
+    pictures, masks = np.full((2, 5, 5, 3), 100, np.uint8), np.zeros((2, 5, 5), bool)
+    masks[0, :, :2] = True
+    dark = darken_outside(pictures, masks)
+    assert dark[0, 0, :, 0].tolist() == [100, 100, 25, 25, 25]
+    assert (dark[1] == 25).all()
+    yellow = (outline(pictures, masks) == (255, 220, 40)).all(-1)
+    assert yellow[0].tolist() == [[False, True, True, False, False]] * 5  # two pixels wide, and none at the border
+    assert not yellow[1].any()  # nor from one picture to the next
+    masks[1, 2, 2] = True
+    yellow = (outline(pictures, masks) == (255, 220, 40)).all(-1)
+    assert np.argwhere(yellow[1]).tolist() == [[1, 2], [2, 1], [2, 2], [2, 3], [3, 2]]
