@@ -130,11 +130,17 @@ class ImageTree(ImageFolder):
         super().__init__(str(root), transform, loader=read_image, allow_empty=True)
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        """The given classes; a folder of another name is an error, for its pictures would be left out unnoticed."""
+        """The given classes; a folder of another name, or one that may not be read, is an error.
+
+        Their pictures would be left out unnoticed.
+        """
         known = self._categories
-        unknown = sorted(set(_subfolders(Path(directory))) - set(known))
+        found = _subfolders(Path(directory))
+        unknown = sorted(set(found) - set(known))
         if unknown:
             raise UserError(f"{directory}: category folder {unknown[0]!r} is not among the {len(known)} of train/")
+        for name in found:
+            os.scandir(os.path.join(directory, name)).close()  # raises, where os.walk would find no pictures
         return known, {name: index for index, name in enumerate(known)}
 
     def picture(self, index: int) -> Image.Image:
@@ -209,7 +215,7 @@ class DataSource:
         try:
             tree = ImageTree(root, self.categories, transform)
         except OSError as error:
-            raise UserError(f"{root}: unreadable ({error.strerror})") from error
+            raise UserError(f"{error.filename or root}: unreadable ({error.strerror})") from error
         if not tree.samples:
             raise UserError(f"{root}: no pictures ({', '.join(IMG_EXTENSIONS)}) in its category folders")
         return tree

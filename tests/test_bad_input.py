@@ -1,5 +1,6 @@
 """What users have on their disks: each script answers bad input by one line that names it, and code 2."""
 
+import ctypes
 import errno
 import os
 import shutil
@@ -474,6 +475,81 @@ def test_disks_that_cannot_be_written(training, dissecting, explaining, tree, sm
     assert explaining(output=small_disk.path / "e") == f"{small_disk.path / 'e/vis'}{message}"
 
 
+@pytest.fixture
+def without_rights():
+    """Takes from root, as whom tests may run, the right to read and write what permissions forbid."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("no POSIX permissions")
+    if os.geteuid():
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
+    rights, fewer = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice
+    if libc.capget(header, rights) or libc.capget(header, fewer):
+        pytest.skip("no Linux capabilities")
+    fewer[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+    assert libc.capset(header, fewer) == 0
+    yield
+    assert libc.capset(header, rights) == 0
+
+
+DENIED = os.strerror(errno.EACCES)
+
+
+@pytest.mark.parametrize("forbidden, message", [
+    (PICTURE, "{place}: not a readable picture ([Errno 13] Permission denied: ..."),
+    ("train", "{tree}/train: unreadable (Permission denied)"),
+    ("val", "{tree}/val: unreadable (Permission denied)"),
+    ("train/tundra", "{tree}/train/tundra: unreadable (Permission denied)"),
+    ("val/tundra", "{tree}/val/tundra: unreadable (Permission denied)"),
+    ("", "{tree}/train: Permission denied"),
+])  # fmt: skip
+def test_trees_that_may_not_be_read(training, tmp_path, without_rights, forbidden, message):
+    tree = write_tree(tmp_path / "tree")
+    place = tree / forbidden
+    place.chmod(0)
+    said = training(tree)
+    place.chmod(0o700)
+    assert agrees(said, message.format(tree=tree, place=place))
+
+
+def test_files_that_may_not_be_read(explaining, dissecting, trained, broden, tree, tmp_path, without_rights):
+    own = tmp_path / "broden"
+    shutil.copytree(broden, own)
+    for source, name in ((trained[1], "s.pth"), (tmp_path / "tally.csv", "t.csv"), (tree / PICTURE, "p.jpg")):
+        shutil.copy(source, tmp_path / name)
+    np.save(tmp_path / "quantile.npy", np.zeros(512))
+    for file, say, flags in [
+        ("s.pth", explaining, {"modelfile": tmp_path / "s.pth"}),
+        ("t.csv", explaining, {"nd_result": tmp_path / "t.csv"}),
+        ("p.jpg", explaining, {"image": tmp_path / "p.jpg", "images": ""}),
+        ("s.pth", dissecting, {"model_file": tmp_path / "s.pth"}),
+        ("quantile.npy", dissecting, {"quantile_file": tmp_path / "quantile.npy"}),
+        *((f"broden/{name}", dissecting, {"data_directory": own})
+          for name in ("index.csv", "label.csv", "images/p0.png", MAP, "images")),
+    ]:  # fmt: skip
+        place = tmp_path / file
+        place.chmod(0)
+        said = say(**flags)
+        place.chmod(0o700)
+        assert str(place) in said
+        assert DENIED in said or "is missing" in said, said
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "o" / "tally.csv").exists()
+
+
+def test_folders_that_may_not_be_written(training, explaining, dissecting, tree, tmp_path, without_rights, monkeypatch):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    monkeypatch.setattr(train, "ROOT", closed)
+    message = f": cannot be written ({DENIED})"
+    assert training(tree) == f"{closed / 'result/pytorch_resnet18_fc_ma_t5_tiny_places'}{message}"
+    assert explaining(output=closed / "e") == f"{closed / 'e/vis'}{message}"
+    assert dissecting(output_folder=closed / "o") == f"{closed / 'o'}{message}"
+    assert not list(closed.iterdir())
+
+
 def test_two_explanations_in_one_folder(explaining, tmp_path):
     with alone_in(tmp_path / "out" / "vis"):
         assert explaining() == f"{tmp_path / 'out/vis'}: another run is writing to it; wait, or name another folder"
@@ -506,8 +582,10 @@ def test_ctrl_c_in_each_stage(script, stage, trained, tree, broden, tmp_path, mo
     monkeypatch.setattr(train, "ROOT", workspace)
     monkeypatch.setattr(SCRIPTS[script], stage, lambda *_, **__: signal.raise_signal(signal.SIGINT))
     monkeypatch.setattr(sys, "argv", [script, *map(str, flags)])
+    before_that = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     with pytest.raises(SystemExit) as ended:
         run(SCRIPTS[script].cli, script)
+    signal.signal(signal.SIGINT, before_that)
     assert ended.value.code == 130
     assert capsys.readouterr().err.splitlines()[-1] == f"{script}: interrupted"
     assert earlier.read_bytes() == before
@@ -517,6 +595,7 @@ def test_ctrl_c_in_each_stage(script, stage, trained, tree, broden, tmp_path, mo
 
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.path.insert(0, {root!r})
 import torch
 {imports}
