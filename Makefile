@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test test-oldest lint shipped clean
 
@@ -9,10 +10,10 @@ demo: $(VENV)/installed  ## explain the shipped network's predictions on the emb
 	$(BIN)/python demo.py
 
 test: $(VENV)/installed-dev  ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 test-oldest: .venv-oldest/installed  ## the test suite with the oldest versions that are supported
-	.venv-oldest/bin/python -m pytest
+	.venv-oldest/bin/python $(PYTEST)
 
 lint: $(VENV)/installed-dev  ## style, format and types
 	$(BIN)/ruff check .

@@ -15,7 +15,10 @@ import train
 
 ROOT = Path(__file__).resolve().parent.parent
 
-torch.set_num_threads(2)
+# Of this process and of the scripts that tests start; pytest-xdist's workers have a core each.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+torch.set_num_threads(THREADS)
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
 
 CATEGORIES = ["tundra", "beach", "bakery-shop"]
 
