@@ -3,6 +3,7 @@
 import argparse
 import errno
 import io
+import math
 import re
 import signal
 import sys
@@ -47,6 +48,15 @@ def noting_sigterm() -> Iterator[Callable[[], bool]]:
 def whole_number(text: str | None) -> int | None:
     """The number that a user's text writes, with up to 18 digits and nothing else; None for any other text."""
     return int(text) if text and re.fullmatch(r"[0-9]{1,18}", text.strip()) else None
+
+
+def finite_number(text: str) -> float | None:
+    """The number that a user's text writes; None for any other text, NaN and infinity."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def check_ranges(args: argparse.Namespace, ranges: dict[str, tuple[int, int]]) -> None:

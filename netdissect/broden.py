@@ -5,7 +5,6 @@ python3 -m netdissect.broden build --help      # makes one from pictures, label 
 """
 
 import csv
-import math
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from errors import UserError, run, whole_number
+from errors import UserError, finite_number, run, whole_number
 from loader.places365 import opened, picture_size, read_image
 
 TEST_SAMPLE = 64  # pictures of TEST_MODE
@@ -143,8 +142,7 @@ class Broden:
     def _read_categories(self, wanted: list[str] | None) -> list[str]:
         known = []
         for place, row in read_table(self.directory / "category.csv", ["name"]):
-            if not re.fullmatch(r"[\w -]{1,64}", row["name"]):
-                raise UserError(f"{place}: name {row['name']!r}, expected letters, digits, spaces, - and _")
+            check_category(row["name"], place)
             if row["name"] in known:
                 raise UserError(f"{place}: category {row['name']!r} is there already")
             known.append(row["name"])
@@ -174,7 +172,7 @@ class Broden:
                 number = _integer(row["number"], place, "number")
                 if number >= len(self.names):
                     raise UserError(f"{place}: label {number} is not in {self.directory / 'label.csv'}")
-                covered = _finite(row["coverage"])
+                covered = finite_number(row["coverage"])
                 if covered is None:
                     raise UserError(f"{place}: coverage {row['coverage']!r}, expected a number")
                 coverage[category, number] = covered
@@ -217,6 +215,12 @@ class Broden:
         return self.directory / "images" / name
 
 
+def check_category(name: str, place: str) -> None:
+    """Raises UserError, naming the place, for a category that no file can be named after."""
+    if not re.fullmatch(r"[\w -]{1,64}", name):
+        raise UserError(f"{place}: category {name!r}, expected letters, digits, spaces, - and _")
+
+
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a CSV file by header name, each with its place 'file, line n' for messages.
 
@@ -237,15 +241,6 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})"
         raise UserError(f"{path}: {reason}") from error
-
-
-def _finite(text: str) -> float | None:
-    """The number that a text writes; None for any other text, NaN and infinity."""
-    try:
-        number = float(text)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _integer(text: str, place: str, column: str) -> int:

@@ -15,10 +15,10 @@ import numpy as np
 from PIL import Image
 
 from engine import progress
-from errors import ArgumentParser, UserError, whole_number
+from errors import ArgumentParser, UserError, finite_number, whole_number
 from loader.broden_format import LabelCounts, encode_labels, label_shares, write_tables
 from loader.places365 import opened, picture_size
-from netdissect.broden import MOST_LABELS, Broden, read_table
+from netdissect.broden import MOST_LABELS, Broden, check_category, read_table
 
 _TOLERANCE = 0.01  # by which a stated coverage, in pictures, may differ from the maps, beside one per cent of it
 
@@ -68,7 +68,7 @@ def _wrong_tables(directory: Path, broden: Broden, counts: LabelCounts) -> Itera
             if row["name"] != broden.names[number]:
                 yield f"{place}: label {number} is called {row['name']!r}, in label.csv {broden.names[number]!r}"
             pictures, covered = counts.pictures[category][number], counts.coverage[category][number]
-            if int(float(row["frequency"])) != pictures:
+            if finite_number(row["frequency"]) != pictures:
                 yield f"{place}: frequency {row['frequency']}, the maps have it in {pictures} pictures"
             if abs(float(row["coverage"]) - covered) > _TOLERANCE * max(1.0, covered):
                 yield f"{place}: coverage {row['coverage']}, the maps have {covered:.4f}"
@@ -141,6 +141,7 @@ def _read_names(path: Path) -> dict[str, dict[int, str]]:
         number = whole_number(row["number"])
         if number is None or not 1 <= number <= MOST_LABELS:
             raise UserError(f"{place}: number {row['number']!r}, expected 1 to {MOST_LABELS}")
+        check_category(row["category"], place)
         if names.setdefault(number, row["name"]) != row["name"]:
             raise UserError(f"{place}: number {number} is {names[number]!r} already")
         by_category.setdefault(row["category"], {})[number] = row["name"]

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import distributed
 from engine import progress
-from errors import UserError
+from errors import UserError, finite_number
 from files import whole_file
 from netdissect.activity import ActiveMaps, StoredMaps
 from netdissect.broden import Broden, Labels
@@ -424,11 +424,8 @@ def _parse_row(row: dict[str, str], categories: list[str], place: str) -> TallyR
         raise UserError(f"{place}: fewer cells than the header")
 
     def number(column: str) -> float:
-        try:
-            value = float(row[column])
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
+        value = finite_number(row[column])
+        if value is None:
             raise UserError(f"{place}: {column} {row[column]!r}, expected a number")
         return value
 

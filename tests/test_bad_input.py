@@ -353,7 +353,7 @@ def in_file(name: str, old: str, new: str) -> Callable[[Path], None]:
     (lambda root: (root / "category.csv").write_text("name\n"), "{root}/category.csv: no categories in it"),
     (in_file("category.csv", "scene", "object"), CATEGORY + "3: category 'object' is there already"),
     (in_file("category.csv", "scene", "../x"),
-     CATEGORY + "3: name '../x', expected letters, digits, spaces, - and _"),
+     CATEGORY + "3: category '../x', expected letters, digits, spaces, - and _"),
     (in_file("label.csv", "2,sea", "1,sea"), LABEL + "3: number 1 is 'sky' already"),
     (in_file("label.csv", "2,sea", "70000,sea"), LABEL + "3: number 70000, expected at most 65535 (R + 256 * G)"),
     (in_file("c_object.csv", "3.0", "nan"), OBJECT + "2: coverage 'nan', expected a number"),

@@ -1,5 +1,6 @@
 """Checking and building Broden-format folders."""
 
+import re
 import subprocess
 import sys
 
@@ -55,6 +56,7 @@ def test_a_built_folder_is_sound_and_says_what_the_maps_say(sources):
     (lambda root: Image.new("RGB", (4, 3)).save(root / "labels/object/a.png"), "mode RGB, expected a PNG of integers"),
     (lambda root: (root / "names.csv").write_text("number,name\n"), "no column category"),
     (lambda root: (root / "names.csv").write_text("number,name,category\n0,x,object\n"), "number '0', expected 1 to"),
+    (lambda root: (root / "names.csv").write_text("number,name,category\n1,x,../y\n"), "line 2: category '../y', expe"),
     (lambda root: (root / "broden").mkdir(), "is there already"),
 ])  # fmt: skip
 def test_sources_that_do_not_fit(sources, change, message):
@@ -71,8 +73,11 @@ def test_every_fault_is_listed_with_its_row(tmp_path):
     Image.new("L", (2, 2)).save(folder / "images" / "A_part_0.png")
     Image.new("RGB", (3, 2)).save(folder / "images" / "B_object_0.png")
     Image.new("RGB", (5, 4)).save(folder / "images" / "B.png")
+    scenes = folder / "c_scene.csv"
+    scenes.write_text(re.sub(r",1,([0-9.]+)\n", r",many,\1\n", scenes.read_text(), count=1))
     faults = check(folder)
     for part in ("index.csv, line 2: ", "A.png: no such file", "A_part_0.png: mode L", "3 x 2 pixels, index says 2 x 2",
                  "index.csv, line 3: ", "B.png is 5 x 4, ih and iw say (4, 4)", "c_object.csv, line 2: coverage 5",
-                 "frequency 1, the maps have it in 0 pictures"):  # fmt: skip
+                 "frequency 1, the maps have it in 0 pictures",
+                 "c_scene.csv, line 2: frequency many, the maps have"):  # fmt: skip
         assert any(part in fault for fault in faults), (part, faults)
