@@ -8,7 +8,7 @@
 Each run is a process of its own; several share the cores, a thread or more each, which on small networks does more than
 one run with all of them. A run that was interrupted goes on from its last epoch. Results are appended to
 experiments/results/<dataset>.jsonl, a line per head that was measured. Networks and small copies of the data are kept
-in experiments/work/ while the study goes on. scikit-learn 1.8 or newer is needed.
+in experiments/work/ while the study goes on.
 """
 
 import argparse

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+import sklearn
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
@@ -68,8 +69,9 @@ def elastic_nets(pooled: np.ndarray, targets: np.ndarray, strengths: tuple[float
         strengths: values of C, ascending.
     """
     mean, spread = pooled.mean(0), pooled.std(0) + 1e-6
-    # Since version 1.8 of scikit-learn l1_ratio alone says which penalty it is.
     fit = LogisticRegression(solver="saga", l1_ratio=L1_RATIO, warm_start=True, tol=1e-3, max_iter=200, random_state=0)
+    if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 8):  # from there on l1_ratio says it alone
+        fit.set_params(penalty="elasticnet")
     for strength in strengths:
         fit.set_params(C=strength).fit((pooled - mean) / spread, targets)
         weight = fit.coef_ / spread

@@ -151,8 +151,11 @@ def _group_maxima(x: Tensor, weight: Tensor, dim: int) -> Tensor:
 
 def _group_size(inputs: int, topk: int) -> int:
     """The divisor g of N that leaves the fewest values to look at: N/g maxima, then K * g votes. 1 is no grouping."""
-    sizes = (g for g in range(2, min(64, inputs // topk) + 1) if inputs % g == 0)
-    return min([1, *sizes], key=lambda g: inputs // g + topk * g)
+    best = 1
+    for g in range(2, min(64, inputs // topk) + 1):  # a plain loop: TorchDynamo of 2.9 does not know min's key
+        if inputs % g == 0 and inputs // g + topk * g < inputs // best + topk * best:
+            best = g
+    return best
 
 
 def _largest(values: Tensor, topk: int, dim: int) -> Tensor:

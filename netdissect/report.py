@@ -146,7 +146,7 @@ def write_strips(folder: Path, broden: Broden, summary: LayerSummary) -> None:
         for mask, index in zip(masks, indices, strict=True):
             units, maps = summary.maps.get(index)
             unit_map = maps[units == unit]  # (1, h, w), or (0, h, w) where it is nowhere on
-            mask[:] = (upsample(unit_map, TILE, TILE) > summary.thresholds[unit]).any(0)
+            mask[:] = (upsample(unit_map, TILE, TILE) > summary.thresholds[unit]).any(0).numpy()
         tiles = np.stack([tile(index) for index in indices])  # (topn, TILE, TILE, 3)
         write_strip(folder / f"unit-{unit + 1}.jpg", darken_outside(tiles, masks))
         write_strip(folder / f"unit-{unit + 1}-outline.jpg", outline(tiles, masks))
