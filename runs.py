@@ -7,8 +7,8 @@ import json
 import logging
 import statistics
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,25 +131,30 @@ class _LogFile(logging.FileHandler):
             raise
 
 
-def open_log(results: Path | None, before: int = 0) -> None:
-    """Log to the terminal and to train.log in the run's folder; of train.jsonl the epochs before this one stay.
+@contextmanager
+def open_log(results: Path | None, before: int = 0) -> Iterator[None]:
+    """Within the block, log to the terminal and to train.log in the run's folder; without a folder, to the terminal.
 
-    Without a folder only to the terminal; and in all processes of a run but the first nothing at all.
+    Of train.jsonl the epochs before this one stay. In all processes of a run but the first nothing is logged.
     """
     log.setLevel(logging.INFO if distributed.is_first() else logging.CRITICAL)
     log.propagate = False
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-        with suppress(OSError):  # of an earlier run whose disk is full
-            handler.close()
-    log.addHandler(logging.StreamHandler(sys.stdout))
-    if results is None or not distributed.is_first():
-        return
-    lines = [json.dumps(line) + "\n" for line in read_epochs(results) if line["epoch"] < before]
-    with whole_file(results / "train.jsonl") as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
-    log.addHandler(_LogFile(results / "train.log", encoding="utf-8"))
-    log.handlers[1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    if results is not None and distributed.is_first():
+        lines = [json.dumps(line) + "\n" for line in read_epochs(results) if line["epoch"] < before]
+        with whole_file(results / "train.jsonl") as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+        handlers.append(_LogFile(results / "train.log", encoding="utf-8"))
+        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            with suppress(OSError):  # of a disk that is full
+                handler.close()
 
 
 def read_epochs(results: Path) -> list[dict[str, float]]:
@@ -176,19 +181,20 @@ def report_epoch(results: Path, line: dict[str, float], epochs: int) -> list[dic
     return lines
 
 
-def scalar_writer(results: Path, before: int) -> Callable[[dict[str, float]], None]:
+@contextmanager
+def scalar_writer(results: Path, before: int) -> Iterator[Callable[[dict[str, float]], None]]:
     """What writes an epoch's numbers for TensorBoard, whose package must be there, into the run's tensorboard/."""
     from torch.utils.tensorboard import SummaryWriter  # not among the requirements
 
-    writer = SummaryWriter(str(results / "tensorboard"), purge_step=before)
+    with SummaryWriter(str(results / "tensorboard"), purge_step=before) as writer:
 
-    def write(line: dict[str, float]) -> None:
-        for name, value in line.items():
-            if name != "epoch":
-                writer.add_scalar(name, value, line["epoch"])
-        writer.flush()
+        def write(line: dict[str, float]) -> None:
+            for name, value in line.items():
+                if name != "epoch":
+                    writer.add_scalar(name, value, line["epoch"])
+            writer.flush()
 
-    return write
+        yield write
 
 
 def best_of(lines: list[dict[str, float]]) -> dict[str, float]:

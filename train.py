@@ -170,7 +170,7 @@ def main(args: argparse.Namespace) -> dict[str, float]:
         if distributed.is_first() and not args.dry_run:
             held.enter_context(alone_in(results))
             remove_leftovers(snapshots)
-        open_log(None if args.dry_run else results, before=first)
+        held.enter_context(open_log(None if args.dry_run else results, before=first))
         for reason in unusable:
             log.warning("%s: taking the one before", reason)
         log.info("device: %s, %s", describe_device(device), f"autocast to {amp}" if amp else "float32")
@@ -189,7 +189,9 @@ def main(args: argparse.Namespace) -> dict[str, float]:
             train_set.transform = train_transform(spec)
             sizes = Sizes(batch_size, epochs, args.workers, args.keep)
             return rehearse(train_on, model, train_set, val_set, sizes, device, amp, ROOT)
-        write_scalars = scalar_writer(results, first) if args.tensorboard and distributed.is_first() else None
+        write_scalars = None
+        if args.tensorboard and distributed.is_first():
+            write_scalars = held.enter_context(scalar_writer(results, first))
 
         def checkpoint_of(epoch: int, sums: dict[str, float], tested: dict[str, float] | None) -> dict:
             """A snapshot's content; `sums` are those of an epoch that is not finished."""

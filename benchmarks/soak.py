@@ -4,11 +4,13 @@
 
 Runs train.py's and netdissect/main.py's `main` in this process, on mini_places at 64 px and on mini_broden's pictures
 over and over, while a thread notes every second the memory of this process and its workers (PSS: pages that several
-processes share are counted once). Prints a Markdown table and draws benchmarks/soak.png. Linux only.
+processes share are counted once), after glibc gave back what was freed, for what it keeps for later is no leak.
+Prints a Markdown table and draws benchmarks/soak.png. Linux with glibc only.
 """
 
 import argparse
 import csv
+import ctypes
 import gc
 import multiprocessing
 import os
@@ -94,11 +96,13 @@ def soak(work: Callable[[], Any]) -> Soaked:
     seconds: list[float] = []
     memory: list[float] = []
     over = threading.Event()
+    libc = ctypes.CDLL(None)
 
     def note() -> None:
         began = time.monotonic()
         while not over.wait(INTERVAL):
             seconds.append(time.monotonic() - began)
+            libc.malloc_trim(0)
             memory.append(sum(map(proportional_size, [os.getpid(), *children()])))
 
     before = open_files(), len(children())
