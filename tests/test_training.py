@@ -188,8 +188,8 @@ with distributed.joined():
         print("pictures", seen)
 """)
     one, two = call(program, tmp_path / "1.pth"), torchrun(program, tmp_path / "2.pth")
-    assert one.stdout.endswith("pictures 4\n"), one.stderr
-    assert two.stdout.endswith("pictures 2\n"), two.stderr
+    assert one.stdout == "pictures 4\n", one.stderr
+    assert two.stdout.endswith("pictures 2\n"), two.stderr  # after what Gloo of PyTorch 2.9 says
     one, two = (torch.load(tmp_path / name) for name in ("1.pth", "2.pth"))
     assert one.keys() == two.keys()
     for name, gradient in one.items():
