@@ -1,4 +1,4 @@
-# Set-up and runs on a fresh machine. Each target installs what it needs into .venv first.
+# Setup and common tasks. Each target first installs what it needs into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,7 +12,7 @@ demo: $(VENV)/installed  ## explain the shipped network's predictions on the emb
 test: $(VENV)/installed-dev  ## the test suite
 	$(BIN)/python $(PYTEST)
 
-test-oldest: .venv-oldest/installed  ## the test suite with the oldest versions that are supported
+test-oldest: .venv-oldest/installed  ## the test suite with the oldest supported versions
 	.venv-oldest/bin/python $(PYTEST)
 
 lint: $(VENV)/installed-dev  ## style, format and types
@@ -21,13 +21,13 @@ lint: $(VENV)/installed-dev  ## style, format and types
 	$(BIN)/mypy
 
 RUN := resnet18_fc_ma_t5_mini_places
-shipped: $(VENV)/installed  ## train and dissect the shipped network anew (40 minutes on two cores)
+shipped: $(VENV)/installed  ## retrain and dissect the shipped network (40 minutes on two cores)
 	$(BIN)/python train.py --mark t5 --dataset mini_places
 	$(BIN)/python -m models.export snapshot/pytorch_$(RUN)/epoch_23.pth snapshot/shipped/resnet18_d5a_mini_places.pth
 	$(BIN)/python netdissect/main.py --output_folder result/pytorch_$(RUN)/netdissect
 	cp result/pytorch_$(RUN)/netdissect/tally.csv snapshot/shipped/tally.csv
 
-clean:  ## remove the environment and what was rendered (it comes back on first use)
+clean:  ## remove the environments and the rendered scenes (rendered again on first use)
 	rm -rf $(VENV) .venv-oldest data/mini_places data/mini_broden
 
 $(VENV)/installed: requirements.txt

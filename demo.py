@@ -2,68 +2,52 @@
 
     python3 demo.py                                              # the shipped network, on the embedded scenes
     python3 demo.py --mark t5 --nd_result tally.csv --modelfile snapshot/pytorch_.../epoch_89.pth
-    python3 demo.py --images 10012,28993                         # these validation pictures
-    python3 demo.py --image my.jpg holiday/ "scans/**/*.png"     # your own pictures: files, folders, patterns
+    python3 demo.py --images 10012,28993                         # these validation images
+    python3 demo.py --image my.jpg holiday/ "scans/**/*.png"     # your own images: files, folders, patterns
     python3 demo.py --explain target                             # the votes for the true class
     python3 demo.py --compare dense.pth                          # beside another network's top votes: does it hold?
 
-Writes explain.html (pictures), classes.html, class/, units.html (routes), faithfulness.html, the data of each in
+Writes explain.html (images), classes.html, class/, units.html (routes), faithfulness.html, the data of each in
 explain.json, routes.json and faithfulness.json, and figure.png and .pdf, into result/pytorch_{arch}_{mark}_{dataset}/.
-The network is tested on the validation pictures; with them, or with --no_val with the explained ones only, the routes
-and the test of the explanations are measured.
+The network is tested on the validation images. Routes, and whether explanations hold, are measured on these, or with
+--no_val on the explained ones only.
 """
 
 import argparse
-import glob
-import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from itertools import chain, islice
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 import settings
-from engine import describe_device, evaluate_features, pick_device, progress
-from errors import ArgumentParser, UserError, check_ranges, run, whole_number
-from explain.faithfulness import MOST_STEPS, Curves, ablation_records, at_random, by_votes, faithfulness_record
-from explain.pictures import FEATURE_LAYER, Explanation, explain_pictures
-from explain.routes import class_accuracy, routes_of, routes_record
-from explain.votes import predict
-from files import alone_in, shown, whole_file
-from loader.places365 import (
-    DataSource,
-    class_names,
-    default_workers,
-    explain_transform,
-    find_dataset,
-    folder_name,
-    make_loader,
-    read_image,
-    spec_of,
-    val_transform,
-)
-from models import MODELS, load_snapshot, mark_of, parse_mark, run_name
-from models.resnet import DENSE_MARK, head_of
-from models.snapshot import newest_snapshot
-from netdissect.tally import TallyRow, read_tally
-from report.explanations import Explained, write_pages
+from explain.faithfulness import MOST_STEPS, Curves, ablation_records, by_votes, faithfulness_record
+from explain.images import FEATURE_LAYER, explain_subjects
+from explain.inputs import Data, find_data, find_snapshot, listed_numbers, select_images
+from explain.naming import Concept, Names, unit_name
+from explain.population import Population, population_routes, silence, validate
+from explain.records import ImageRecord, Report, Unreadable, terms_of
+from explain.subjects import Selection, find_files
+from loader.batches import default_workers, make_loader
+from loader.datasets import dataset_names, spec_of
+from loader.images import explain_transform
+from models import DENSE_MARK, Head, head_of, load_snapshot, mark_of, model_names, parse_mark, run_name
+from netdissect.tally import read_tally
+from report.explanations import Pages, write_report
 from report.figures import write_figure
-from report.overlays import MOST_TILES, PICTURE_SIZE, heat_overlays, write_strip
-from report.pages import plain_label
+from report.overlays import MOST_TILES, overlay_tiles, write_strip
+from util.cli import ArgumentParser, UserError, check_ranges, run
+from util.device import describe_device, pick_device
+from util.files import display_path, lock_folder
+from util.progress import progress
 
 ROOT = Path(__file__).resolve().parent
-EXPLAIN_BATCH = 16  # pictures through the network at one time
 VAL_BATCH = 64
-ENOUGH_PIXELS = 2048  # side of a user's picture above which a JPEG is not decoded in full: 224 are shown
-FIGURE_PICTURES = 4  # pictures in figure.png, as in the paper's figures
+FIGURE_IMAGES = 4  # images in figure.png, as in the paper's figures
 RANGES = {"topn": (1, MOST_TILES - 1), "workers": (0, settings.MOST_WORKERS)}
 
 
@@ -71,343 +55,337 @@ def get_args_parser() -> ArgumentParser:
     """The command line."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("--mark", help="tK, the number of votes per class (default: as the snapshot says)")
-    parser.add_argument("--arch", help=f"one of {', '.join(MODELS)} (default: as the snapshot says)")
+    parser.add_argument("--arch", help=f"one of {', '.join(model_names())} (default: as the snapshot says)")
     parser.add_argument("--modelfile", metavar="PTH", help="snapshot (default: the run's newest, or the shipped one)")
     parser.add_argument("--nd_result", metavar="CSV", help="tally.csv of netdissect/main.py for this snapshot")
-    parser.add_argument("--dataset", help=f"{', '.join(settings.DATASETS)}, or a folder with train/ and val/")
+    parser.add_argument("--dataset", help=f"{', '.join(dataset_names())}, or a folder with train/ and val/")
     parser.add_argument("--data", help="folder that holds the data sets, or the data set's own (default data/)")
-    parser.add_argument("--images", metavar="I,J,...|N", help="indices of validation pictures, or how many of them "
-                        f"(default {settings.EXPLAIN_IMAGES})")  # fmt: skip
-    parser.add_argument("--image", metavar="FILE", nargs="+", action="extend",
-                        help="your own pictures: files, folders, patterns")  # fmt: skip
-    parser.add_argument("--figure", metavar="I,J,...", help="pictures of figure.png, by their place on the page from 0 "
-                        f"(default the first {FIGURE_PICTURES})")  # fmt: skip
+    parser.add_argument(
+        "--images",
+        metavar="I,J,...|N",
+        help=f"indices of validation images, or how many of them (default {settings.EXPLAIN_IMAGES})",
+    )
+    parser.add_argument(
+        "--image", metavar="FILE", nargs="+", action="extend", help="your own images: files, folders, patterns"
+    )
+    parser.add_argument(
+        "--figure",
+        metavar="I,J,...",
+        help=f"images of figure.png, by their place on the page from 0 (default the first {FIGURE_IMAGES})",
+    )
     parser.add_argument("--compare", metavar="PTH", help="another network (a dense one, say) for faithfulness.html")
     parser.add_argument("--explain", default="prediction", choices=["prediction", "target"], help="whose votes")
-    parser.add_argument("--topn", type=int, default=settings.EXPLAIN_TOPN, help="votes shown per picture")
+    parser.add_argument("--topn", type=int, default=settings.EXPLAIN_TOPN, help="votes shown per image")
     parser.add_argument("--output", metavar="DIR", help="folder that gets explain.html")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes that read pictures")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes that read images")
     parser.add_argument("--no_val", action="store_true", help="leave the validation out")
     return parser
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A picture to explain.
+class Network:
+    """The network to explain.
 
     Attributes:
-        file: its path, for people.
-        index: where it stands in the validation set, if it does.
-        target: its true class, if known.
-        image: (3, H, W) as the network sees it.
-        square: (224, 224, 3) uint8, as the page shows it.
+        model: in eval mode, on its device.
+        about: the snapshot's metadata.
+        file: the snapshot.
+        tally_file: the tally that names its units; None without one.
+        concepts: what its units respond to, by number from 1.
     """
 
-    file: str
-    index: int | None
-    target: int | None
-    image: Tensor
-    square: np.ndarray
+    model: nn.Module
+    about: dict[str, Any]
+    file: Path
+    tally_file: Path | None
+    concepts: Mapping[int, Concept]
+
+    @property
+    def head(self) -> Head:
+        """The model's head."""
+        return head_of(self.model)
 
 
-def main(args: argparse.Namespace) -> dict[str, Any]:
-    """Explain as the paper does: model, concepts, pictures, votes, validation, routes, faithfulness, pages.
+@dataclass(frozen=True)
+class Options:
+    """How images are explained.
 
-    Returns explain.json's data.
+    Attributes:
+        topn: votes listed per image.
+        target: explain the true class instead of the predicted one.
+        no_val: leave the validation out.
+        compare: path of the network to compare with, for people; None without one.
+        workers: image loading processes.
+        output: the folder that gets the report.
     """
+
+    topn: int
+    target: bool
+    no_val: bool
+    compare: str | None
+    workers: int
+    output: Path
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Explained images.
+
+    Attributes:
+        records: their entries in explain.json.
+        population: the same images, for routes and faithfulness.
+        curves: of silencing, as of `silence`.
+        tiles: of the images that figure.png shows, by their place in `records`: the image and its overlays.
+        unreadable: files that were left out.
+    """
+
+    records: list[ImageRecord]
+    population: Population
+    curves: tuple[dict[str, Curves], dict[str, Curves]]
+    tiles: dict[int, list[np.ndarray]]
+    unreadable: list[Unreadable]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured over many images.
+
+    Attributes:
+        validation: metrics; None without validation.
+        population: the images.
+        methods: deletion and insertion, by the name of how the units were picked.
+    """
+
+    validation: dict[str, float] | None
+    population: Population
+    methods: dict[str, dict[str, Curves]]
+
+
+def main(args: argparse.Namespace) -> Report:
+    """Explain as the paper does: load, explain, validate, write. Returns explain.json's content."""
     check_args(args)
     device = pick_device(args.device)
 
-    # The network, and what its units respond to
-    model_file, tally_file = find_inputs(args)
-    model, about = load_snapshot(
-        model_file, args.arch, parse_mark(args.mark) if args.mark not in (None, DENSE_MARK) else None
-    )
-    concepts = read_concepts(tally_file, units=head_of(model).in_features)
-    model.to(device)
-    print(f"device: {describe_device(device)}")
-    print(f"model: {shown(model_file)}, {about['arch']}, K = {about['topk'] or 'all (dense head)'}")
+    # Load: the network, what its units respond to, and the images
+    model_file, own_tally = find_snapshot(args.modelfile, args.arch, args.mark, args.dataset, args.data)
+    tally_file = Path(args.nd_result) if args.nd_result else own_tally
+    network = load_network(model_file, tally_file, args.arch, args.mark, device)
+    files = find_files(args.image or [])
+    data = find_data(args.dataset, args.data, network.about, names_only=bool(files) and not args.images)
+    check_classes(network, data)
+    rival = load_rival(args.compare, data, device) if args.compare else None
+    selection = select_images(data, args.images, files)
+    figure = pick_figure(args.figure, len(selection))
+    output = Path(args.output) if args.output else output_folder(network, args.mark, data)
+    compared = args.compare and display_path(args.compare)
+    options = Options(args.topn, args.explain == "target", args.no_val, compared, args.workers, output)
 
-    # The pictures
-    files = own_files(args.image or [])
-    own_only = bool(files) and not args.images
-    source, classes, dataset = find_classes(args.dataset, args.data, about, own_only)
-    if len(classes) != about["num_classes"]:
-        raise UserError(f"{model_file} has {about['num_classes']} classes, data set {dataset} has {len(classes)}")
-    val_set: Any = None if source is None or own_only else source.dataset("val", val_transform(source.spec))
-    indices = [] if val_set is None else pick_indices(args.images, len(val_set))
-    rival = load_rival(args.compare, classes, device) if args.compare else None
-
-    # Their votes
-    output = Path(args.output) if args.output else ROOT / settings.RESULT_ROOT / run_name(
-        about["arch"], args.mark or mark_of(about["topk"]), dataset)  # fmt: skip
-    pick_figure(args.figure, len(indices) + len(files))  # raises before any work
-    unreadable: list[dict[str, str]] = []
-    pictures = subjects(val_set, indices, files, explain_transform(spec_of(dataset)), unreadable)
-    first = next(pictures, None)
-    if first is None:
-        raise UserError(unreadable[0]["reason"])
-    with alone_in(output / "vis"):  # training holds the folder itself, and need not be over
-        records: list[dict[str, Any]] = []
-        features: list[Tensor] = []
-        bar = progress(chain([first], pictures), total=len(indices) + len(files), desc="explain", unit="img")
-        for batch in batched(bar, EXPLAIN_BATCH):
-            images = torch.stack([subject.image for subject in batch])  # (B, 3, H, W)
-            targets = [subject.target for subject in batch]
-            explanations = explain_pictures(
-                model, images.to(device), targets, classes, concepts, args.topn, args.explain == "target"
-            )
-            for subject, explanation in zip(batch, explanations, strict=True):
-                overlays = f"vis/cam_{len(records)}.jpg"
-                draw_overlays(output / overlays, subject.square, explanation)
-                record = {"file": subject.file, "index": subject.index, **explanation.record, "overlays": overlays}
-                records.append(record)
-                features.append(explanation.pooled)
-        for lost in unreadable:
-            print(f"left out: {lost['reason']}", file=sys.stderr)
-        chosen_for_figure = pick_figure(args.figure, len(records))
-        steps = min(about["topk"] or args.topn, MOST_STEPS)
-        pooled = torch.stack(features)  # (V, N)
-        predictions = torch.tensor([record["prediction"] for record in records])  # (V,)
-        explained = torch.tensor([record["explained"] for record in records])  # (V,)
-        chosen, random = silence(model, pooled, explained, steps)
-        for record, curves in zip(records, ablation_records(chosen, random, classes), strict=True):
-            record["ablation"] = curves
-        for record in records:
-            print(one_line(record))
-
-        # The accuracy, by the code that training uses; it leaves what the routes of all validation pictures are made of
-        validation, targets = None, [record["target"] for record in records]
-        which = f"{len(records)} explained pictures"
-        if val_set is not None and not args.no_val:
-            loader = make_loader(val_set, VAL_BATCH, args.workers, device)
-            validation, pooled = evaluate_features(model, loader, device)
-            print("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} pictures".format(**validation))
-            targets, which = [int(target) for target in val_set.targets], f"{len(pooled)} validation pictures"
-            predictions = predict(head_of(model), pooled)
-            explained = torch.tensor(targets) if args.explain == "target" else predictions
-            chosen, random = silence(model, pooled, explained, steps)
-
-        # Which ways they went, and whether the explanations hold
-        head = head_of(model)
-        found = routes_of(pooled, head.weight.detach().cpu(), explained, about["topk"] or head.in_features)
-        routes = routes_record(found, classes, concepts, which)
-        for row, accuracy in zip(routes["classes"], class_accuracy(predictions, targets, len(classes)), strict=True):
-            row["accuracy"] = accuracy
-        methods = {f"{steps} largest votes": chosen, f"{steps} active units at random": random}
-        if rival:
-            rival_pooled = evaluate_features(rival, make_loader(val_set, VAL_BATCH, args.workers, device), device)[1]
-            name = f"{steps} largest votes of {shown(args.compare)}"
-            methods[name] = by_votes(rival, rival_pooled, predict(head_of(rival), rival_pooled), steps)
-
-        # The pages
-        report = {
-            "arch": about["arch"],
-            "topk": about["topk"],
-            "modelfile": shown(model_file),
-            "nd_result": tally_file and shown(tally_file),
-            "dataset": dataset,
-            "explain": args.explain,
-            "images": records,
-            "unreadable": unreadable,
-            "validation": validation,
-        }
-        faithfulness = faithfulness_record(methods, which)
-        for name, data in (("explain", report), ("routes", routes), ("faithfulness", faithfulness)):
-            with whole_file(output / f"{name}.json") as temporary:
-                temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
-        units = [{"unit": unit, "label": row.label, "category": row.category, "iou": row.score}
-                 for unit, row in sorted(concepts.items())]  # fmt: skip
-        dissection = find_dissection(tally_file, output)
-        write_pages(output, Explained(report, routes, faithfulness, units, settings.SCORE_THRESHOLD, dissection))
-        write_figure(output / "figure.png", [records[place] for place in chosen_for_figure], output)
-        print(f"report: {shown(output / 'explain.html')}")
-    return report
+    with lock_folder(output / "vis"):  # training locks the folder itself, and may still be running
+        explained = explain_selection(network, data, selection, options, figure)
+        figure = pick_figure(args.figure, len(explained.records))  # some files may have been unreadable
+        evidence = validate_network(network, data, explained, options, rival)
+        return write(network, data, explained, evidence, options, figure)
 
 
-def silence(
-    model: nn.Module, pooled: Tensor, classes: Tensor, steps: int
-) -> tuple[dict[str, Curves], dict[str, Curves]]:
-    """What becomes of pictures without their largest votes, or with these alone; and the same of units at random."""
-    return by_votes(model, pooled, classes, steps), at_random(model, pooled, classes, steps)
+# --- load ---------------------------------------------------------------------------------------------------------
 
 
-def check_args(args: argparse.Namespace) -> None:
-    """Raises UserError for values out of range, before any work."""
-    if args.mark not in (None, DENSE_MARK):
-        parse_mark(args.mark)
-    if args.arch and args.arch not in MODELS:
-        raise UserError(f"--arch {args.arch}: expected one of {', '.join(MODELS)}")
-    check_ranges(args, RANGES)
-    if args.compare and (args.no_val or (args.image and not args.images)):
-        raise UserError("--compare: it needs the validation pictures, without --no_val")
-    if args.explain == "target" and args.image:
-        raise UserError("--explain target: pictures given by --image have no true class; explain their prediction")
-
-
-def find_inputs(args: argparse.Namespace) -> tuple[Path, Path | None]:
-    """The snapshot and its tally: those given, else those of the run these options name, else the shipped ones.
-
-    A tally belongs to one snapshot: a snapshot given without one is explained with unit numbers only.
-    """
-    given = Path(args.nd_result) if args.nd_result else None
-    if args.modelfile:
-        return Path(args.modelfile), given
-    arch, mark = args.arch or settings.ARCH, args.mark or settings.MARK
-    datasets = [folder_name(args.dataset)] if args.dataset else ["places365", "mini_places"]
-    for dataset in datasets:
-        folder = run_name(arch, mark, dataset)
-        trained = newest_snapshot(ROOT / settings.SNAPSHOT_ROOT / folder)
-        if trained:
-            dissected = ROOT / settings.RESULT_ROOT / folder / "netdissect" / "tally.csv"
-            # A tally that is older than the snapshot was made of another one.
-            fits = dissected.is_file() and dissected.stat().st_mtime >= trained.stat().st_mtime
-            return trained, given or (dissected if fits else None)
-    if (arch, mark) != (settings.ARCH, settings.MARK) or "mini_places" not in datasets:
-        if args.dataset:
-            find_dataset(args.dataset, args.data, ROOT)  # raises if this is missing too, and says where to get it
-        raise UserError(f"no snapshot in {settings.SNAPSHOT_ROOT}/{folder}: name one with --modelfile, or train it")
-    return ROOT / settings.SHIPPED_SNAPSHOT, given or ROOT / settings.SHIPPED_TALLY
-
-
-def read_concepts(tally_file: Path | None, units: int) -> dict[int, TallyRow]:
-    """What each unit responds to, by its number from 1; without a tally, nothing."""
+def load_network(
+    file: Path, tally_file: Path | None, arch: str | None, mark: str | None, device: torch.device
+) -> Network:
+    """The network of a snapshot on its device, and what its units respond to."""
+    model, about = load_snapshot(file, arch, parse_mark(mark) if mark not in (None, DENSE_MARK) else None)
     if tally_file is None:
         print("no tally: units have numbers only; netdissect/main.py names them, --nd_result takes its tally.csv")
-        return {unit: TallyRow(unit, "", "", 0.0, {}) for unit in range(1, units + 1)}
-    print(f"units: {shown(tally_file)}")
-    return {row.unit: replace(row, label=plain_label(row.label)) for row in read_tally(tally_file, units)}
+        concepts = {}
+    else:
+        print(f"units: {display_path(tally_file)}")
+        concepts = {row.unit: row for row in read_tally(tally_file, units=head_of(model).in_features)}
+    print(f"device: {describe_device(device)}")
+    print(f"model: {display_path(file)}, {about['arch']}, K = {about['topk'] or 'all (dense head)'}")
+    return Network(model.to(device), about, file, tally_file, concepts)
 
 
-def find_classes(
-    dataset: str | None, data: str | None, about: dict[str, Any], names_only: bool
-) -> tuple[DataSource | None, list[str], str]:
-    """The data set, its class names, and its name; if the names are enough, no data need be on disk.
-
-    Without --dataset and --data it is the snapshot's own, where the snapshot names one.
-    """
-    own = about.get("dataset")
-    if names_only and dataset is None and "classes" in about:
-        return None, list(about["classes"]), own or "unknown"
-    if dataset is None and data is None and own in settings.DATASETS:
-        dataset = own
-    if names_only and (dataset in settings.DATASETS or dataset is None):
-        name = dataset or "places365"
-        return None, class_names(name), name
-    source = find_dataset(dataset, data, ROOT)
-    return source, source.classes, source.name
+def check_classes(network: Network, data: Data) -> None:
+    """Raises UserError if the network's number of classes is not the data set's."""
+    count = network.about["num_classes"]
+    if len(data.classes) != count:
+        raise UserError(f"{network.file} has {count} classes, data set {data.name} has {len(data.classes)}")
 
 
-def pick_indices(images: str | None, count: int) -> list[int]:
-    """'10012,28993' -> these indices; 'N' -> that many, evenly spaced over the validation set; None -> the default."""
-    text = images or str(min(settings.EXPLAIN_IMAGES, count))
-    numbers = listed_numbers(text)
-    if not numbers:
-        raise UserError(f"--images {text!r}: expected indices such as 10012,28993, or a count")
-    if "," not in text:
-        if not 1 <= numbers[0] <= count:
-            raise UserError(f"--images {text}: expected a count from 1 to {count}; a single index is written `{text},`")
-        return np.linspace(0, count, numbers[0], endpoint=False).astype(int).tolist()
-    if max(numbers) >= count:
-        raise UserError(f"--images {text}: {max(numbers)} is not an index of the validation set, 0 to {count - 1}")
-    return numbers
+def load_rival(path: str, data: Data, device: torch.device) -> nn.Module:
+    """The network of --compare. Raises UserError if its number of classes is not the data set's."""
+    rival, about = load_snapshot(path)
+    if about["num_classes"] != len(data.classes):
+        raise UserError(f"--compare {path}: it has {about['num_classes']} classes, expected {len(data.classes)}")
+    return rival.to(device)
 
 
-def listed_numbers(text: str) -> list[int]:
-    """'3,5' -> [3, 5]; nothing if any part of it is not a number."""
-    numbers = [whole_number(part) for part in text.split(",") if part.strip()]
-    known = [number for number in numbers if number is not None]
-    return known if len(known) == len(numbers) else []
+def output_folder(network: Network, mark: str | None, data: Data) -> Path:
+    """result/pytorch_{arch}_{mark}_{dataset}/."""
+    about = network.about
+    return ROOT / settings.RESULT_ROOT / run_name(about["arch"], mark or mark_of(about["topk"]), data.name)
 
 
 def pick_figure(figure: str | None, count: int) -> list[int]:
     """'3,5' -> these places on the page; None -> the first ones. Raises UserError for what is not on it."""
     if figure is None:
-        return list(range(min(FIGURE_PICTURES, count)))
+        return list(range(min(FIGURE_IMAGES, count)))
     places = listed_numbers(figure)
     if not places or max(places) >= count:
         raise UserError(f"--figure {figure!r}: expected places on the page, 0 to {count - 1}, such as 0,2,3")
     return places
 
 
-def own_files(patterns: list[str]) -> list[str]:
-    """The files that --image means: files as they are, the pictures below folders, what patterns match."""
-    files = []
-    for pattern in patterns:
-        path = Path(pattern)
-        if not pattern:
-            found: list[str] = []
-        elif path.is_dir():
-            found = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
-        elif not path.exists() and glob.has_magic(pattern):
-            found = sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file))
-        else:
-            found = [pattern]
-        if not found:
-            raise UserError(f"--image {pattern}: no picture there ({', '.join(IMG_EXTENSIONS)})")
-        files += found
-    return list(dict.fromkeys(files))
+# --- explain ------------------------------------------------------------------------------------------------------
 
 
-def load_rival(path: str, classes: list[str], device: torch.device) -> nn.Module:
-    """The network of --compare. Raises UserError if it is of other classes."""
-    rival, about = load_snapshot(path)
-    if about["num_classes"] != len(classes):
-        raise UserError(f"--compare {path}: it has {about['num_classes']} classes, expected {len(classes)}")
-    return rival.to(device)
+def explain_selection(
+    network: Network, data: Data, selection: Selection, options: Options, figure: list[int]
+) -> Explained:
+    """Explain images as they are read, and write their overlays, vis/cam_<i>.jpg.
+
+    Args:
+        network: to explain.
+        data: whose classes it predicts.
+        selection: the images.
+        options: how.
+        figure: places of the images whose tiles are kept.
+
+    Raises:
+        UserError: if no image can be read.
+    """
+    names = Names(data.classes, network.concepts)
+    unreadable: list[Unreadable] = []
+    subjects = selection.read(explain_transform(spec_of(data.name)), unreadable)
+    pairs = explain_subjects(network.model, subjects, names, options.topn, options.target)
+    records: list[ImageRecord] = []
+    pooled: list[Tensor] = []
+    tiles: dict[int, list[np.ndarray]] = {}
+    for subject, explanation in progress(pairs, total=len(selection), desc="explain", unit="img"):
+        place, strip = len(records), overlay_tiles(subject.square, explanation)
+        overlays = f"vis/cam_{place}.jpg"
+        write_strip(options.output / overlays, strip)
+        if place in figure:
+            tiles[place] = strip
+        record: Any = {"file": subject.file, "index": subject.index, **explanation.record, "overlays": overlays}
+        records.append(record)
+        pooled.append(explanation.pooled)
+    if not records:
+        raise UserError(unreadable[0]["reason"])
+    for lost in unreadable:
+        print(f"left out: {lost['reason']}", file=sys.stderr)
+    population = Population.of_explained(records, pooled)
+    curves = silence(network.head, population, steps_of(network, options))
+    for record, ablation in zip(records, ablation_records(*curves, data.classes), strict=True):
+        record["ablation"] = ablation
+        print(one_line(record))
+    return Explained(records, population, curves, tiles, unreadable)
 
 
-def subjects(
-    val_set: Any, indices: list[int], files: list[str], transform: Callable, unreadable: list[dict[str, str]]
-) -> Iterator[Subject]:
-    """The pictures, read one at a time; those that cannot be read are named and left out."""
-    places = [(index, shown(val_set.file(index))) for index in indices]
-    for index, file in [*places, *((None, file) for file in files)]:
-        own = index is None
-        try:
-            picture = read_image(file, upright=True, enough=ENOUGH_PIXELS) if own else val_set.picture(index)
-        except UserError as error:
-            unreadable.append({"file": file, "reason": str(error)})
-            continue
-        square = np.asarray(picture.resize((PICTURE_SIZE, PICTURE_SIZE), Image.Resampling.BILINEAR))
-        yield Subject(file, index, None if own else int(val_set.targets[index]), transform(picture), square)
+def steps_of(network: Network, options: Options) -> int:
+    """How many units are silenced per image: the chosen ones, or of a dense head those that are listed."""
+    return min(network.about["topk"] or options.topn, MOST_STEPS)
 
 
-def batched(items: Iterable[Subject], size: int) -> Iterator[list[Subject]]:
-    """Lists of `size` items, the last one shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def draw_overlays(path: Path, square: np.ndarray, explanation: Explanation) -> None:
-    """The squared picture and, side by side with it, the heat maps of the listed units, as strong as their votes."""
-    percents = [unit["percent"] for unit in explanation.record["units"]]
-    strongest = max(percents)
-    strengths = [percent / strongest if strongest > 0 else 0.0 for percent in percents]
-    tiles = [square, *heat_overlays(square, explanation.maps, strengths)]
-    write_strip(path, tiles)
-
-
-def find_dissection(tally_file: Path | None, output: Path) -> str | None:
-    """Link from the pages to Network Dissection's page of the layer, where it lies beside the tally."""
-    page = tally_file and tally_file.parent / "html" / f"{FEATURE_LAYER}.html"
-    return Path(os.path.relpath(page, output)).as_posix() if page and page.is_file() else None
-
-
-def one_line(record: dict[str, Any]) -> str:
-    """A record for the terminal: what was predicted, and the sum that made it."""
+def one_line(record: ImageRecord) -> str:
+    """A record for the terminal: what was predicted, and the sum behind it."""
     known = record["target"] is not None
     verdict = ("right" if record["target"] == record["prediction"] else f"is {record['target_name']}") if known else ""
-    terms = [f"{unit['vote']:.2f} {unit['label'] or unit['unit']}" for unit in record["units"] if unit["active"]]
-    if record["others"]["count"]:
-        terms.append(f"{record['others']['vote']:.2f} of {record['others']['count']} others")
-    score = " + ".join([*terms, f"{record['bias']:.2f} bias"])
+    terms = terms_of(record)
+    parts = [f"{unit['vote']:.2f} {unit_name(unit)}" for unit in terms.units]
+    if terms.others is not None:
+        parts.append(f"{terms.others:.2f} of {record['others']['count']} others")
+    score = " + ".join([*parts, f"{terms.bias:.2f} bias"])
     return (
         f"{Path(record['file']).name}: {record['prediction_name']} {100 * record['probability']:.1f} %"
         f"{', ' + verdict if verdict else ''}; {record['explained_name']} {record['logit']:.2f} = {score}"
     )
+
+
+# --- validate -----------------------------------------------------------------------------------------------------
+
+
+def validate_network(
+    network: Network, data: Data, explained: Explained, options: Options, rival: nn.Module | None
+) -> Evidence:
+    """Accuracy, and whether the explanations hold: over the validation images, or over the explained ones only.
+
+    Args:
+        network: to test.
+        data: whose validation images.
+        explained: images, if there are no validation images or the options leave them out.
+        options: how.
+        rival: another network, whose largest votes are silenced too.
+    """
+    steps = steps_of(network, options)
+    validation, population, curves = None, explained.population, explained.curves
+    loader = None
+    if data.val_set is not None and not options.no_val:
+        loader = make_loader(data.val_set, VAL_BATCH, options.workers, network.head.weight.device)
+        validation, population = validate(network.model, loader, options.target)
+        print("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} images".format(**validation))
+        curves = silence(network.head, population, steps)
+    by_vote, random = curves
+    methods = {f"{steps} largest votes": by_vote, f"{steps} active units at random": random}
+    if rival and loader:
+        _, theirs = validate(rival, loader)
+        name = f"{steps} largest votes of {options.compare}"
+        methods[name] = by_votes(head_of(rival), theirs.pooled, theirs.explained, steps)
+    return Evidence(validation, population, methods)
+
+
+# --- write --------------------------------------------------------------------------------------------------------
+
+
+def write(
+    network: Network, data: Data, explained: Explained, evidence: Evidence, options: Options, figure: list[int]
+) -> Report:
+    """Write all pages, their JSON and the figure. Returns explain.json's content."""
+    names = Names(data.classes, network.concepts)
+    report: Report = {
+        "arch": network.about["arch"],
+        "topk": network.about["topk"],
+        "modelfile": display_path(network.file),
+        "nd_result": display_path(network.tally_file) if network.tally_file else None,
+        "dataset": data.name,
+        "explain": "target" if options.target else "prediction",
+        "images": explained.records,
+        "unreadable": explained.unreadable,
+        "validation": evidence.validation,
+    }
+    pages = Pages(
+        report=report,
+        routes=population_routes(network.head, evidence.population, names),
+        faithfulness=faithfulness_record(evidence.methods, evidence.population.images),
+        units=[names.unit(index) for index in range(network.head.in_features)],
+        threshold=settings.SCORE_THRESHOLD,
+        dissection=dissection_page(network.tally_file),
+    )
+    write_report(options.output, pages)
+    write_figure(options.output / "figure.png", [(explained.records[i], explained.tiles[i]) for i in figure])
+    print(f"report: {display_path(options.output / 'explain.html')}")
+    return report
+
+
+def dissection_page(tally_file: Path | None) -> Path | None:
+    """Network Dissection's page of the layer, if it lies beside the tally."""
+    page = tally_file and tally_file.parent / "html" / f"{FEATURE_LAYER}.html"
+    return page if page and page.is_file() else None
+
+
+def check_args(args: argparse.Namespace) -> None:
+    """Raises UserError for values out of range, before any work."""
+    if args.mark not in (None, DENSE_MARK):
+        parse_mark(args.mark)
+    if args.arch and args.arch not in model_names():
+        raise UserError(f"--arch {args.arch}: expected one of {', '.join(model_names())}")
+    check_ranges(args, RANGES)
+    if args.compare and (args.no_val or (args.image and not args.images)):
+        raise UserError("--compare: needs the validation images, without --no_val")
+    if args.explain == "target" and args.image:
+        raise UserError("--explain target: images given by --image have no true class; explain their prediction")
 
 
 def cli() -> None:

@@ -1,6 +1,6 @@
 """Values that users may want to read or change: data sets, schedules and default paths.
 
-Values only: importing this module reads no file and has no side effect. Paths are relative to the repository's root.
+Nothing but values: importing this module reads no file and has no side effects. Paths are relative to the repository.
 """
 
 from easydict import EasyDict
@@ -10,41 +10,43 @@ SNAPSHOT_ROOT = "snapshot"
 RESULT_ROOT = "result"
 
 ARCH = "resnet18_fc_ma"  # ResNet-18 with a DKA head
-MARK = "t5"  # K = 5: together with the ResNet-18 the paper's "ResNet-d5a"
+MARK = "t5"  # K = 5; with ResNet-18 this is the paper's "ResNet-d5a"
 
-# What `python3 demo.py` explains when nothing was trained yet.
+# What `python3 demo.py` explains before anything has been trained.
 SHIPPED_SNAPSHOT = "snapshot/shipped/resnet18_d5a_mini_places.pth"
 SHIPPED_TALLY = "snapshot/shipped/tally.csv"
 
-# ImageNet's channel means and standard deviations (RGB, pictures scaled to 0..1), as in the paper.
+# ImageNet's channel means and standard deviations (RGB, images scaled to 0..1), as in the paper.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-# The paper's schedule (section 5): SGD with momentum, lr / 10 every third of the run.
+# The paper's schedule (section 5): SGD with momentum, lr divided by 10 every third of the run.
 PAPER = dict(epochs=90, batch_size=256, lr=0.1, schedule="step", momentum=0.9, weight_decay=1e-4, small_share=0)
-# A short schedule for small data: one cycle of linear warm-up and cosine decay.
+# A short schedule for small data sets: one cycle of linear warm-up and cosine decay.
 SHORT = dict(epochs=5, batch_size=64, lr=0.05, schedule="one_cycle", momentum=0.9, weight_decay=5e-4, small_share=0)
 
-# size: side of the square the network sees, pixels; resize: shorter side before the centre crop of validation;
-# crop_scale: the share of the picture's area that a random training crop covers; small_share: the share of the epochs,
-# from the first, that see pictures of half the size, which costs a quarter (progressive resizing).
+# size: side of the network's square input, pixels; resize: shorter side before the centre crop of validation, pixels;
+# crop_scale: smallest and largest share of the image's area in a random training crop; small_share: share of epochs,
+# from the first on, trained at half the size for a quarter of the cost (progressive resizing).
 DATASETS = EasyDict(
     places365=dict(folder="places365_standard", num_classes=365, size=224, resize=256, crop_scale=(0.08, 1.0), **PAPER),
     imagenet=dict(folder="imagenet", num_classes=1000, size=224, resize=256, crop_scale=(0.08, 1.0), **PAPER),
     mini_places=dict(
-        folder="mini_places", num_classes=16, size=224, resize=224, crop_scale=(0.5, 1.0),
+        folder="mini_places",
+        num_classes=16,
+        size=224,
+        resize=224,
+        crop_scale=(0.5, 1.0),
         **{**SHORT, "epochs": 24, "batch_size": 32, "lr": 0.03, "small_share": 2 / 3},
     ),
     fashion_mnist=dict(folder="fashion_mnist", num_classes=10, size=64, resize=64, crop_scale=(0.7, 1.0), **SHORT),
-)  # fmt: skip
-# A data set given by its path is treated like Places365, whatever its number of classes.
-CUSTOM = EasyDict({**DATASETS.places365, "folder": None, "num_classes": None})
+)
 
-# Where Debian's package dataset-fashion-mnist puts the four idx files.
+# Where Debian's package dataset-fashion-mnist installs the four idx files.
 FASHION_MNIST_SYSTEM = "/usr/share/datasets/fashion-mnist"
 
-MOST_WORKERS = 1024  # processes that read pictures: more are a slip of the keyboard, and would take all memory
+MOST_WORKERS = 1024  # loading processes; a larger number is a typo, and would exhaust memory
 
-EXPLAIN_IMAGES = 15  # pictures that demo.py explains unless told otherwise
-EXPLAIN_TOPN = 5  # votes shown per picture
-SCORE_THRESHOLD = 0.04  # IoU from which a unit counts as interpretable
+EXPLAIN_IMAGES = 15  # images that demo.py explains by default
+EXPLAIN_TOPN = 5  # votes (activation x weight, one per unit) shown per image
+SCORE_THRESHOLD = 0.04  # a unit counts as interpretable at this IoU or above

@@ -1,11 +1,11 @@
-"""What Network Dissection costs beside the bare forward pass, and beside a plain loop over units.
+"""The cost of Network Dissection, compared with the bare forward pass and with a plain loop over units.
 
-    python3 benchmarks/dissect.py                        # 1,000 pictures, about four minutes on two cores
-    python3 benchmarks/dissect.py --pictures 100         # a short one
+    python3 benchmarks/dissect.py                      # 1,000 images, about four minutes on two cores
+    python3 benchmarks/dissect.py --images 100         # a short one
 
 Dissects the shipped ResNet-18 on mini_broden, in float32 on the CPU, and prints Markdown tables: the whole dissection
-(measuring, tally, chance; without the page), its steps, the reference loop with the same numbers, and how the cost
-grows with pictures, units and labels.
+(the pass, tally, chance; without the page), its steps, a reference loop that gives the same numbers, and how the cost
+grows with images, units and labels.
 """
 
 import argparse
@@ -21,131 +21,135 @@ sys.path[0] = str(ROOT)
 
 import numpy as np
 import torch
-from easydict import EasyDict
+from torch import nn
 from torch.nn import functional as F
 
 import settings
-from engine import progress
 from loader.mini_places import ensure_mini_places
 from models import load_snapshot
-from netdissect import main as dissection
-from netdissect.activity import ActiveMaps, LayerSummary, StoredMaps
+from netdissect.activity import LayerSummary
 from netdissect.broden import Broden
+from netdissect.counting import Counts, count
+from netdissect.dissect import PassConfig, TallyConfig, measure_layers, score_layer
 from netdissect.features import PREPROCESS
-from netdissect.tally import Counts, count, iou, write_tally
+from netdissect.tally import iou, write_tally
+from util.progress import progress
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")  # 64, 128, 256, 512 units
+PASS, TALLY = PassConfig(workers=2), TallyConfig(workers=2)  # the defaults of netdissect/settings.py
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=1000, help="of mini_broden (default 1000, all of them)")
-    parser.add_argument("--rounds", type=int, default=3, help="times that what is compared is measured (default 3)")
+    parser.add_argument("--images", type=int, default=1000, help="of mini_broden (default 1000, all of them)")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions of each comparison (default 3)")
     parser.add_argument("--no_growth", action="store_true", help="leave the tables of growth out")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Measure, and print the tables."""
+    """Time the steps, and print the tables."""
     data = ensure_mini_places(ROOT / settings.DATA_ROOT)[1]
-    broden = Broden(data, sample=args.pictures)
+    broden = Broden(data, sample=args.images)
     model, _ = load_snapshot(ROOT / settings.SHIPPED_SNAPSHOT)
     model.to(memory_format=torch.channels_last)
-    config = make_config("layer4")
-    print(f"{len(broden)} pictures of 224 px, ResNet-18, layer4, float32, PyTorch {torch.__version__}, "
-          f"{torch.get_num_threads()} threads\n")  # fmt: skip
+    versions = f"float32, PyTorch {torch.__version__}, {torch.get_num_threads()} threads"
+    print(f"{len(broden)} images of 224 px, ResNet-18, layer4, {versions}\n")
 
     forward, whole, tally = [], [], []
-    for _ in range(args.rounds):  # in turns, so that a busy machine does not favour one of them
-        forward.append(seconds(bare_forward(model, broden, config.batch_size)))
-        with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(args.rounds):  # in turns, so that a busy machine does not favour one of them
+            forward.append(seconds(bare_forward(model, broden, PASS.batch_size)))
             start = time.perf_counter()
-            summary = dissection.measure(config, model, broden, torch.device("cpu"), {"layer4": Path(folder)})["layer4"]
-            rows, _ = dissection.score(config, broden, "layer4", summary)
-            write_tally(Path(folder) / "tally.csv", rows)
+            summary = measure(model, broden, "layer4", Path(folder) / str(number))
+            write_tally(Path(folder) / "tally.csv", score_layer("layer4", summary, broden, TALLY).rows)
             whole.append(time.perf_counter() - start)
             start = time.perf_counter()
-            counts = count_all(config, broden, summary)
+            counts = count_all(summary, broden)
             tally.append(time.perf_counter() - start)
-    start = time.perf_counter()
-    reference = reference_counts(summary.maps, summary.thresholds, broden)
-    loop = time.perf_counter() - start
+        start = time.perf_counter()
+        reference = reference_counts(summary, broden)
+        loop = time.perf_counter() - start
     for name in ("truth", "intersect", "activation"):
         np.testing.assert_array_equal(getattr(reference, name), getattr(counts, name), err_msg=name)
     np.testing.assert_array_equal(iou(reference, broden.primary), iou(counts, broden.primary))
 
-    measured = {
-        "bare forward pass, pictures in memory": forward,
+    print_times(len(broden), forward, whole, tally, loop)
+    if not args.no_growth:
+        growth(model, data, args.images)
+
+
+def print_times(images: int, forward: list[float], whole: list[float], tally: list[float], loop: float) -> None:
+    """The table of times, from the seconds of each round."""
+    times = {
+        "bare forward pass, images in memory": forward,
         "whole dissection, with chance, without page": whole,
         "tally alone": tally,
         "reference loop: one unit, one label at a time": [loop],
     }
-    print("| what | median, s | range, s | ms per picture |\n|---|---:|---:|---:|")
-    for name, values in measured.items():
+    print("| what | median, s | range, s | ms per image |\n|---|---:|---:|---:|")
+    for name, values in times.items():
         median, low, high = np.median(values), min(values), max(values)
-        each = 1000 * median / len(broden)
-        print(f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} | {each:.2f} |")
-    print(f"\nWhole dissection / bare forward pass: {np.median(whole) / np.median(forward):.2f}; "
-          f"reference loop / tally, equal numbers: {loop / np.median(tally):.1f}\n")  # fmt: skip
-    if not args.no_growth:
-        growth(model, data, args.pictures)
+        print(f"| {name} | {median:.2f} | {low:.2f} to {high:.2f} | {1000 * median / images:.2f} |")
+    cost, gain = np.median(whole) / np.median(forward), loop / np.median(tally)
+    print(f"\nWhole dissection / bare forward pass: {cost:.2f}; reference loop / tally, equal numbers: {gain:.1f}\n")
 
 
-def growth(model: torch.nn.Module, data: Path, pictures: int) -> None:
-    """Tables of the tally's time against pictures, units and labels."""
-    print("| pictures | layer | units | categories | labels | measuring, s | tally, s |")
+def growth(model: nn.Module, data: Path, images: int) -> None:
+    """The table of times against images, units and labels."""
+    print("| images | layer | units | categories | labels | measuring, s | tally, s |")
     print("|---:|---|---:|---|---:|---:|---:|")
     cases: list[tuple[int, str, list[str] | None]] = [
-        (part, "layer4", None) for part in (pictures // 4, pictures // 2, pictures)
+        (part, "layer4", None) for part in (images // 4, images // 2, images)
     ]
-    cases += [(pictures // 2, layer, None) for layer in LAYERS[:-1]]
-    cases += [(pictures // 2, "layer4", chosen) for chosen in (["object"], ["object", "part"])]
+    cases += [(images // 2, layer, None) for layer in LAYERS[:-1]]
+    cases += [(images // 2, "layer4", chosen) for chosen in (["object"], ["object", "part"])]
     for number, layer, categories in cases:
         broden = Broden(data, categories=categories, sample=number)
-        config = make_config(layer)
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            summary = dissection.measure(config, model, broden, torch.device("cpu"), {layer: Path(folder)})[layer]
+            summary = measure(model, broden, layer, Path(folder) / "cache")
             measuring = time.perf_counter() - start
-            spent = seconds(lambda: count_all(config, broden, summary))  # noqa: B023 - called at once
-        used = {int(number) for i in range(len(broden)) for number in np.unique(broden.labels(i).pixels)}
-        print(f"| {len(broden)} | {layer} | {len(summary.thresholds)} | {', '.join(categories or ['all'])} | "
-              f"{len(used - {0})} | {measuring:.2f} | {spent:.2f} |")  # fmt: skip
+            spent = seconds(lambda: count_all(summary, broden))  # noqa: B023 - called at once
+        used = {int(number) for i in range(len(broden)) for number in np.unique(broden.labels(i).pixels)} - {0}
+        cells = [len(broden), layer, len(summary.thresholds), ", ".join(categories or ["all"]), len(used)]
+        print("|", " | ".join(map(str, cells)), f"| {measuring:.2f} | {spent:.2f} |")
 
 
-def make_config(layer: str) -> EasyDict:
-    """The settings of a dissection of one layer, as main.py has them but for the device."""
-    return dissection.make_config({"gpu": "False", "feature_names": layer})
+def measure(model: nn.Module, broden: Broden, layer: str, cache: Path) -> LayerSummary:
+    """The pass over the images for one layer, as in a dissection, with its cache in a folder."""
+    return measure_layers(model, broden, {layer: cache}, PASS)[layer]
+
+
+def count_all(summary: LayerSummary, broden: Broden) -> Counts:
+    """The tally's counts of one pairing, as in a dissection."""
+    return count(summary, broden, TALLY.iou_mode, TALLY.batch_size, TALLY.workers)[0]
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """How long a call takes."""
+    """The time that a call takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
-def bare_forward(model: torch.nn.Module, broden: Broden, batch_size: int) -> Callable[[], None]:
-    """A call that passes all pictures, already decoded and preprocessed in memory, through the network."""
-    pictures = torch.stack([torch.from_numpy(np.array(broden.picture(index))) for index in range(len(broden))])
-    pictures = PREPROCESS["netdissect"](pictures)  # (N, 224, 224, 3) -> (N, 3, 224, 224), channels last
+def bare_forward(model: nn.Module, broden: Broden, batch_size: int) -> Callable[[], None]:
+    """A function that passes all images, decoded and preprocessed in memory before, through the network."""
+    images = torch.stack([torch.from_numpy(np.array(broden.image(index))) for index in range(len(broden))])
+    images = PREPROCESS["netdissect"](images)  # (N, 224, 224, 3) -> (N, 3, 224, 224), channels last
 
     @torch.inference_mode()
     def forward() -> None:
-        for batch in progress(pictures.split(batch_size), desc="bare forward"):
+        for batch in progress(images.split(batch_size), desc="bare forward"):
             model(batch)
 
     return forward
 
 
-def count_all(config: EasyDict, broden: Broden, summary: LayerSummary) -> Counts:
-    """The tally's counts of one pairing, as in a dissection."""
-    return count(summary.maps, summary.thresholds, broden, config.iou_mode, config.tally_batch_size, config.workers)[0]
-
-
-def reference_counts(active: ActiveMaps | StoredMaps, thresholds: np.ndarray, broden: Broden) -> Counts:
-    """The counts of IOU_MODE 'lite' (Bau et al. 2017, section 2.3) as one would write them down at first."""
+def reference_counts(summary: LayerSummary, broden: Broden) -> Counts:
+    """The counts of IOU_MODE 'lite' (Bau et al. 2017, section 2.3) in plain loops."""
+    thresholds = summary.thresholds
     counts = Counts.zeros(len(thresholds), len(broden.names), len(broden.categories))
     for index in progress(range(len(broden)), desc="reference"):
         labels = broden.labels(index)
@@ -156,7 +160,7 @@ def reference_counts(active: ActiveMaps | StoredMaps, thresholds: np.ndarray, br
                 counts.truth[number] += (layer == number).sum()
         for number in labels.scalars:
             counts.truth[number] += height * width
-        units, maps = active.get(index)
+        units, maps = summary.maps.get(index)
         for unit, unit_map in zip(units.tolist(), maps, strict=True):
             if unit_map.max() <= thresholds[unit]:
                 continue

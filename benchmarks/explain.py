@@ -1,10 +1,10 @@
-"""What explaining takes: seconds and memory against the number of pictures.
+"""What explaining takes: seconds and memory against the number of images.
 
     python3 benchmarks/explain.py                 # about six minutes on two cores
 
 Runs `demo.py` with the shipped network on mini_places, in a process of its own each time, with all pages, and prints a
 Markdown table of the time and of the greatest resident memory of that process. Memory grows by what is kept of a
-picture, its record, not by the picture.
+image, its record, not by the image.
 """
 
 import argparse
@@ -24,29 +24,28 @@ import settings
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, nargs="+", default=[15, 200, 800], help="how many are explained")
+    parser.add_argument("--images", type=int, nargs="+", default=[15, 200, 800], help="how many are explained")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Measure, and print the table."""
-    print("| pictures explained | validation | time, s | greatest memory, MB | explain.html, MB |")
+    print("| images explained | validation | time, s | greatest memory, MB | explain.html, MB |")
     print("|---:|---|---:|---:|---:|")
-    cases = [(pictures, False) for pictures in args.pictures] + [(max(args.pictures), True)]
-    for pictures, validate in cases:
+    cases = [(images, False) for images in args.images] + [(max(args.images), True)]
+    for images, validate in cases:
         with tempfile.TemporaryDirectory() as folder:
-            seconds, peak = run_demo(pictures, validate, folder)
+            seconds, peak = run_demo(images, validate, folder)
             page = (Path(folder) / "explain.html").stat().st_size / 1e6
-        what = "800 pictures" if validate else "none"
-        print(f"| {pictures} | {what} | {seconds:.1f} | {peak:.0f} | {page:.1f} |", flush=True)
+        what = "800 images" if validate else "none"
+        print(f"| {images} | {what} | {seconds:.1f} | {peak:.0f} | {page:.1f} |", flush=True)
 
 
-def run_demo(pictures: int, validate: bool, folder: str) -> tuple[float, float]:
+def run_demo(images: int, validate: bool, folder: str) -> tuple[float, float]:
     """Wall-clock seconds, and the greatest resident memory in MB, of one run of demo.py."""
-    command: list[str | Path] = [
-               sys.executable, ROOT / "demo.py", "--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result",
-               ROOT / settings.SHIPPED_TALLY, "--dataset", "mini_places", "--images", str(pictures), "--output",
-               folder, *([] if validate else ["--no_val"])]  # fmt: skip
+    command: list[str | Path] = [sys.executable, ROOT / "demo.py", "--dataset", "mini_places", "--output", folder]
+    command += ["--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result", ROOT / settings.SHIPPED_TALLY]
+    command += ["--images", str(images), *([] if validate else ["--no_val"])]
     start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)

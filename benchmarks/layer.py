@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from engine import processor
 from models.dynamic_k import DynamicKLinear
+from util.device import processor
 
 MAX_SECONDS = 8  # spent on the turns of a row, once each variant has had three
 
@@ -86,8 +86,8 @@ def main(args: argparse.Namespace) -> None:
 
 def print_times(cases: list[Case], train: bool, repeats: int) -> None:
     """A row per case: milliseconds of each variant, and how many times faster than the plain formula ours is."""
-    print_row("B", "C", "N", "K", "plain", "ours", "compiled", "one pass*", "`nn.Linear`", "plain / ours",
-              "plain / compiled")  # fmt: skip
+    ratios_of = ("plain / ours", "plain / compiled")
+    print_row("B", "C", "N", "K", "plain", "ours", "compiled", "one pass*", "`nn.Linear`", *ratios_of)
     print_row(*["--:"] * 11)
     for case in cases:
         ms = [1000 * seconds for seconds in take_turns(make_variants(case, train), repeats)]

@@ -1,11 +1,11 @@
-"""Do long runs keep to their memory, files and processes? Training steps and dissected pictures by the thousand.
+"""Do long runs keep their memory, files and processes constant? Training steps and dissected images by the thousand.
 
-    python3 benchmarks/soak.py                     # 2,000 steps, 5,000 pictures: about twenty minutes on two cores
+    python3 benchmarks/soak.py                     # 2,000 steps, 5,000 images: about twenty minutes on two cores
 
-Runs train.py's and netdissect/main.py's `main` in this process, on mini_places at 64 px and on mini_broden's pictures
-over and over, while a thread notes every second the memory of this process and its workers (PSS: pages that several
-processes share are counted once), after glibc gave back what was freed, for what it keeps for later is no leak.
-Prints a Markdown table and draws benchmarks/soak.png. Linux with glibc only.
+Trains on mini_places at 64 px and dissects mini_broden's images over and over, in this process, while a thread records
+every second the memory of this process and its workers (PSS: pages that several processes share are counted once).
+Before each record glibc returns freed memory to the system, since what it retains for later is no leak. Prints a
+Markdown table and draws benchmarks/soak.png. Linux with glibc only.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +30,35 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import settings
-import train
-from files import whole_file
+from loader.datasets import find_dataset
 from loader.mini_places import ensure_mini_places
 from netdissect import main as dissection
-from netdissect.broden import read_table
+from netdissect.broden.reader import read_table
+from training import TrainConfig, train_and_evaluate
+from util.files import atomic_write
 
 SIZE = 64  # px, of training: a step's cost does not matter here, their number does
 BATCH = 16
-INTERVAL = 1.0  # seconds between two notes
+INTERVAL = 1.0  # seconds between two records
+TITLES = (
+    "run",
+    "minutes",
+    "memory after a quarter, MB",
+    "half",
+    "end",
+    "most",
+    "slope of the second half, MB/min",
+    "open files before, after",
+    "child processes before, after",
+)
 
 
 @dataclass(frozen=True)
 class Soaked:
-    """What was noted of a run.
+    """The records of a run.
 
     Attributes:
-        seconds: (n,) since its beginning.
+        seconds: (n,) since the start.
         memory: (n,) MB, of the process and its workers.
         before, after: open files, and child processes, at the beginning and at the end.
     """
@@ -65,8 +77,8 @@ class Soaked:
 def get_args_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2000, help="training steps, of 16 pictures")
-    parser.add_argument("--pictures", type=int, default=5000, help="dissected pictures")
+    parser.add_argument("--steps", type=int, default=2000, help="training steps, of 16 images")
+    parser.add_argument("--images", type=int, default=5000, help="dissected images")
     return parser
 
 
@@ -77,28 +89,27 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = {
             f"training, {args.steps:,} steps": soak(lambda: train_for(args.steps, places, Path(folder))),
-            f"dissection, {args.pictures:,} pictures": soak(lambda: dissect(args.pictures, broden, Path(folder))),
+            f"dissection, {args.images:,} images": soak(lambda: dissect(args.images, broden, Path(folder))),
         }
-    print("| run | minutes | memory after a quarter, MB | half | end | most | slope of the second half, MB/min "
-          "| open files before, after | child processes before, after |")  # fmt: skip
-    print("|---|" + "---:|" * 8)
+    print(f"| {' | '.join(TITLES)} |")
+    print("|---|" + "---:|" * (len(TITLES) - 1))
     for name, run in runs.items():
         quarters = [run.memory[int(share * (len(run.memory) - 1))] for share in (0.25, 0.5, 1)]
         counts = (f"{was}, {is_}" for was, is_ in zip(run.before, run.after, strict=True))
-        cells = [f"{run.seconds[-1] / 60:.1f}", *(f"{value:.0f}" for value in [*quarters, run.memory.max()]),
-                 f"{run.slope():+.1f}", *counts]  # fmt: skip
+        megabytes = (f"{value:.0f}" for value in [*quarters, run.memory.max()])
+        cells = [f"{run.seconds[-1] / 60:.1f}", *megabytes, f"{run.slope():+.1f}", *counts]
         print(f"| {name} | {' | '.join(cells)} |")
     draw(runs, ROOT / "benchmarks" / "soak.png")
 
 
 def soak(work: Callable[[], Any]) -> Soaked:
-    """Run it, and note its memory meanwhile."""
+    """Run it, and record its memory meanwhile."""
     seconds: list[float] = []
     memory: list[float] = []
     over = threading.Event()
     libc = ctypes.CDLL(None)
 
-    def note() -> None:
+    def record() -> None:
         began = time.monotonic()
         while not over.wait(INTERVAL):
             seconds.append(time.monotonic() - began)
@@ -106,7 +117,7 @@ def soak(work: Callable[[], Any]) -> Soaked:
             memory.append(sum(map(proportional_size, [os.getpid(), *children()])))
 
     before = open_files(), len(children())
-    thread = threading.Thread(target=note)
+    thread = threading.Thread(target=record)
     thread.start()
     try:
         work()
@@ -140,17 +151,15 @@ def open_files() -> int:
 
 def train_for(steps: int, places: Path, folder: Path) -> None:
     """Train for at least that many steps."""
-    settings.DATASETS.mini_places.update(size=SIZE, resize=SIZE, small_share=0)
-    train.ROOT = folder
-    pictures = sum(1 for _ in (places / "train").glob("*/*.jpg"))
-    epochs = -(-steps * BATCH // pictures)
-    flags = ["--data", places, "--dataset", "mini_places", "--epochs", epochs, "--batch_size", BATCH, "--keep", 1,
-             "--device", "cpu"]  # fmt: skip
-    train.main(train.get_args_parser().parse_args(list(map(str, flags))))
+    source = find_dataset("mini_places", str(places))
+    spec = replace(source.spec, size=SIZE, resize=SIZE, training=replace(source.spec.training, small_share=0))
+    epochs = -(-steps * BATCH // len(source.dataset("train")))
+    config = TrainConfig(epochs=epochs, batch_size=BATCH, keep=1, device="cpu")
+    train_and_evaluate(config, folder, replace(source, spec=spec))
 
 
-def dissect(pictures: int, broden: Path, folder: Path) -> None:
-    """Dissect the shipped network on that many pictures, the same ones again and again."""
+def dissect(images: int, broden: Path, folder: Path) -> None:
+    """Dissect the shipped network on that many images, the same ones again and again."""
     rows = [row for _, row in read_table(broden / "index.csv", ["image"])]
     copy = folder / "mini_broden"
     copy.mkdir()
@@ -159,9 +168,9 @@ def dissect(pictures: int, broden: Path, folder: Path) -> None:
     with open(copy / "index_soak.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
-        table.writerows(rows[index % len(rows)] for index in range(pictures))
-    dissection.main(dissection.make_config({"data_directory": str(copy), "index_file": "index_soak.csv", "gpu": "False",
-                                            "output_folder": str(folder / "netdissect")}))  # fmt: skip
+        table.writerows(rows[index % len(rows)] for index in range(images))
+    flags = {"data_directory": str(copy), "index_file": "index_soak.csv", "gpu": "False"}
+    dissection.main(dissection.make_config({**flags, "output_folder": str(folder / "netdissect")}))
 
 
 def draw(runs: dict[str, Soaked], path: Path) -> None:
@@ -171,7 +180,7 @@ def draw(runs: dict[str, Soaked], path: Path) -> None:
         axes.plot(run.seconds / 60, run.memory, color="#2166ac", linewidth=1)
         axes.set(title=name, xlabel="minutes", ylabel="memory (PSS), MB", ylim=(0, 1.15 * run.memory.max()))
         axes.spines[["top", "right"]].set_visible(False)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
 

@@ -4,7 +4,7 @@
     python3 benchmarks/train.py --compile          # torch.compile too, some minutes more
 
 Trains on mini_places, with train.py's loader, layer and loop, for a number of steps, and prints a Markdown table of
-pictures per second of the whole step and of the time that a step waits for its data.
+images per second of the whole step, and of the time that a step waits for its data.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
@@ -22,14 +21,19 @@ sys.path[0] = str(ROOT)
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import ConstantLR
 from torch.utils.data import DataLoader
 
 import settings
-from engine import pick_amp, train_one_epoch
-from loader.places365 import epoch_loader, find_dataset, train_transform
+from loader.batches import LoaderOptions, epoch_loader
+from loader.datasets import Schedule, find_dataset
+from loader.images import train_transform
 from models import build_model
+from training.config import Plan
+from training.epoch import train_one_epoch
+from training.state import create_state
+from util.device import pick_amp
 
+DEVICE = torch.device("cpu")
 WARM_UP = 3  # steps before the clock runs
 
 
@@ -68,33 +72,36 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Measure, and print the table."""
-    device = torch.device("cpu")
     source = find_dataset("mini_places", None, ROOT)
     train_set = source.dataset("train")
-    print(f"ResNet-18-d5a, batch {args.batch_size}, {torch.get_num_threads()} threads, {args.workers} workers, PyTorch "
-          f"{torch.__version__}, autocast to {pick_amp('auto', device)}\n")  # fmt: skip
-    print("| px | step | pictures/s | / plain | waits for data, ms per step |\n|---:|---|---:|---:|---:|")
+    print(
+        f"ResNet-18-d5a, batch {args.batch_size}, {torch.get_num_threads()} threads, {args.workers} workers, PyTorch "
+        f"{torch.__version__}, autocast to {pick_amp('auto', DEVICE)}\n"
+    )
+    print("| px | step | images/s | / plain | waits for data, ms per step |\n|---:|---|---:|---:|---:|")
+    cases: dict[str, Callable[[nn.Module, Timed], None]] = {
+        "plain: float32, contiguous": plain_epoch,
+        "ours": partial(our_epoch, schedule=source.spec.training),
+    }
+    if args.compile:
+        cases["ours, compiled"] = partial(our_epoch, schedule=source.spec.training, compiled=True)
     for size, half in ((224, False), (112, True)):
         train_set.transform = train_transform(source.spec, half=half)
-        cases: dict[str, Callable[..., None]] = {"plain: float32, contiguous": plain_epoch, "ours": our_epoch}
-        if args.compile:
-            cases["ours, compiled"] = partial(our_epoch, compiled=True)
         plain = None
         for name, epoch in cases.items():
             torch.manual_seed(0)
-            loader = epoch_loader(train_set, args.batch_size, args.workers, device, seed=0, epoch=0)
-            batches = Timed(loader, args.steps)
-            model = build_model(settings.ARCH, len(source.classes), 5)
-            optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
-            epoch(model, batches, optimizer, device)
+            options = LoaderOptions(args.batch_size, args.workers, DEVICE)
+            batches = Timed(epoch_loader(train_set, options, seed=0, epoch=0), args.steps)
+            epoch(build_model(settings.ARCH, len(source.classes), 5), batches)
             speed = args.steps * args.batch_size / batches.seconds
             plain = plain or speed
             wait = 1000 * batches.waited / args.steps
             print(f"| {size} | {name} | {speed:.1f} | {speed / plain:.2f} | {wait:.1f} |", flush=True)
 
 
-def plain_epoch(model: nn.Module, batches: Timed, optimizer: torch.optim.Optimizer, _: torch.device) -> None:
-    """A training loop as one writes it down at first."""
+def plain_epoch(model: nn.Module, batches: Timed) -> None:
+    """A training loop as one would first write it."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, weight_decay=5e-4)
     model.train()
     for images, target in batches:
         loss = F.cross_entropy(model(images), target)
@@ -103,21 +110,10 @@ def plain_epoch(model: nn.Module, batches: Timed, optimizer: torch.optim.Optimiz
         optimizer.step()
 
 
-def our_epoch(
-    model: nn.Module,
-    batches: Timed,
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
-    compiled: bool = False,
-) -> None:
+def our_epoch(model: nn.Module, batches: Timed, schedule: Schedule, compiled: bool = False) -> None:
     """train.py's loop, with what `--amp auto` chooses."""
-    model.to(memory_format=torch.channels_last)
-    scaler = torch.amp.GradScaler(device.type, enabled=False)
-    step_model = cast(nn.Module, torch.compile(model)) if compiled else model
-    amp = pick_amp("auto", device)
-    train_one_epoch(
-        step_model, cast(DataLoader, batches), optimizer, ConstantLR(optimizer, 1.0), device, amp, scaler, 0
-    )
+    plan = Plan(epochs=1, batch_size=1, steps_per_epoch=len(batches), lr=0.01, seed=0, k_schedule=None)
+    train_one_epoch(create_state(model, plan, schedule, DEVICE, pick_amp("auto", DEVICE), compiled), batches)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Make the pictures of the README anew, from the shipped network on the embedded scenes.
+"""Make the screenshots of the README anew, from the shipped network on the embedded scenes.
 
     python3 docs/make_screenshots.py         # needs requirements-dev.txt, and Debian's chromium and chromium-driver
 
-Writes report.jpg (one explained picture), routes.jpg and faithfulness.jpg beside this file.
+Writes report.jpg (one explained image), routes.jpg and faithfulness.jpg beside this file.
 """
 
 import io
@@ -29,7 +29,17 @@ SHOTS = [
     ("routes.jpg", "classes.html", ".matrix", (1290, 1100)),
     ("faithfulness.jpg", "faithfulness.html", "main", (1000, 1200)),
 ]
-PICTURE = 0  # of the validation set
+IMAGE = 0  # of the validation set
+FLAGS = (
+    "headless",
+    "no-sandbox",
+    "disable-gpu",
+    "no-first-run",
+    "hide-scrollbars",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+)
 
 
 def main() -> None:
@@ -38,21 +48,19 @@ def main() -> None:
     if not (chromium and driver):
         sys.exit("chromium and chromedriver are not there: apt install chromium chromium-driver")
     with tempfile.TemporaryDirectory() as folder:
-        command: list[str | Path] = [ROOT / "demo.py", "--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result",
-                   ROOT / settings.SHIPPED_TALLY, "--dataset", "mini_places", "--images", f"{PICTURE},",
-                   "--output", folder]  # fmt: skip
-        subprocess.run([sys.executable, *command], check=True)
+        command: list[str | Path] = [ROOT / "demo.py", "--dataset", "mini_places", "--images", f"{IMAGE},"]
+        command += ["--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result", ROOT / settings.SHIPPED_TALLY]
+        subprocess.run([sys.executable, *command, "--output", folder], check=True)
         options = webdriver.ChromeOptions()
         options.binary_location = chromium
-        for flag in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "hide-scrollbars",
-                     "disable-background-networking", "disable-component-update", "disable-sync"):  # fmt: skip
+        for flag in FLAGS:
             options.add_argument(f"--{flag}")
         browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
         try:
             for file, page, element, size in SHOTS:
                 browser.set_window_size(*size)
                 browser.get((Path(folder) / page).as_uri())
-                shown = browser.find_element(By.CSS_SELECTOR, element.format(index=PICTURE))
+                shown = browser.find_element(By.CSS_SELECTOR, element.format(index=IMAGE))
                 browser.execute_script("arguments[0].scrollIntoView()", shown)
                 time.sleep(0.5)  # what was out of view is laid out now
                 shot = shown.screenshot_as_png

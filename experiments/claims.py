@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,21 +37,24 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import settings
-import train
-from engine import evaluate_features, processor
-from errors import ArgumentParser, UserError, check_ranges, run
 from experiments import measure, results
-from experiments.data import find, prepare
-from experiments.heads import apply_variant, elastic_nets, pruned
-from experiments.plan import ELASTIC_NET_C, FULL, KS, QUICK, Data, Run, plan
-from loader.places365 import make_loader, val_transform
-from models import build_model, load_snapshot, run_name
-from models.resnet import head_of
+from experiments.data import StudyData, prepare
+from experiments.heads import elastic_nets
+from experiments.plan import ELASTIC_NET_C, FULL, KS, QUICK, VARIANTS, Data, Run, plan
+from loader.batches import make_loader
+from loader.datasets import DataSource
+from loader.images import val_transform
+from models import Head, build_model, head_of, load_snapshot, run_name
+from models.heads import HEADS, PrunedHead
 from netdissect.broden import Broden
+from training import TrainConfig, train_and_evaluate
+from training.epoch import evaluate_features
+from util.cli import ArgumentParser, UserError, check_ranges, run
+from util.device import processor
 
 WORKERS = 2
 BATCH = 64
-FITTED = 4000  # training pictures that the elastic nets are fitted on
+FITTED = 4000  # training images that the elastic nets are fitted on
 CHECKED = Run("fashion_mnist", "dka", 5, 0)  # the run that --check repeats: the shortest
 
 
@@ -117,8 +121,9 @@ def in_own_process(one: Run, work: Path, quick: bool = False, threads: int | Non
     threads = threads or os.cpu_count() or 1
     command = [sys.executable, __file__, "--only", one.name, "--rows", file, "--work", work.parent]
     with open(work / f"{one.name}.log", "w") as log:
-        done = subprocess.run([*map(str, command), *(["--quick"] if quick else [])], stdout=log, stderr=log,
-                              env={**os.environ, "OMP_NUM_THREADS": str(threads)})  # fmt: skip
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        command += ["--quick"] if quick else []
+        done = subprocess.run(list(map(str, command)), stdout=log, stderr=log, env=environment)
     if done.returncode:
         raise UserError(f"{one.name}: ended with code {done.returncode}, see {log.name}")
     about = {"seconds": round(time.perf_counter() - began, 1), "threads": threads, **origin()}
@@ -153,8 +158,10 @@ def check(work: Path) -> None:
     if not known:
         raise UserError(f"{CHECKED.name}: no results to compare with")
     expected = results.interval(row["top1"] for row in known)
-    print(f"{CHECKED.name}: top-1 {again['top1']:.2f} %, expected {expected.low:.2f} to {expected.high:.2f} % "
-          f"(of {expected.seeds} seeds)")  # fmt: skip
+    print(
+        f"{CHECKED.name}: top-1 {again['top1']:.2f} %, expected {expected.low:.2f} to {expected.high:.2f} % "
+        f"(of {expected.seeds} seeds)"
+    )
     if not expected.low <= again["top1"] <= expected.high:
         raise UserError("outside of the interval")
 
@@ -164,57 +171,61 @@ def check(work: Path) -> None:
 
 def measure_run(one: Run, data: Data, work: Path) -> Iterator[dict[str, Any]]:
     """Train or load, measure; yields a row per head."""
-    places, broden = prepare(one, data, ROOT, work)
+    study = prepare(one, data, ROOT, work)
     began = time.perf_counter()
     if one.head == "elastic net":
-        yield from measure_elastic_nets(one, data, work, places, broden)
+        yield from measure_elastic_nets(one, study, work)
         return
-    model = trained(one, data, work, places)
+    model = trained(one, study.source, work)
+    head = head_of(model)
     training = round(time.perf_counter() - began, 1)
-    pooled, targets = features(model, one.dataset, data, places, "val")
-    about = concepts(model, broden)
-    row = {**about(head_of(model)), "training_seconds": training}
+    pooled, targets = features(model, study.source, "val")
+    about = concepts(model, study.broden)
+    row = {**about(head), "training_seconds": training}
     if one.head == "dka" or not one.variant:
-        row["top1_by_k"] = measure.accuracy_by_k(head_of(model), pooled, targets, KS)
-    yield {**one.record(), "run": one.name, **row, **measure.measure_head(head_of(model), pooled, targets)}
+        row["top1_by_k"] = measure.accuracy_by_k(head, pooled, targets, KS)
+    yield {**one.record(), "run": one.name, **row, **measure.measure_head(head, pooled, targets)}
     if one.head == "dense" and not one.variant:
         for k in KS[:-1]:
-            head = pruned(head_of(model), k)
+            pruned = PrunedHead.freeze(head, k)
             row = replace(one, head="pruned", k=k).record()
-            yield {**row, "run": one.name, **about(head), **measure.measure_head(head, pooled, targets)}
+            yield {**row, "run": one.name, **about(pruned), **measure.measure_head(pruned, pooled, targets)}
 
 
-def trained(one: Run, data: Data, work: Path, places: Path | None) -> nn.Module:
-    """The network of a run, by train.py; an interrupted training goes on, and a finished one is taken as it is."""
+def trained(one: Run, source: DataSource, work: Path) -> nn.Module:
+    """The network of a run; an interrupted training is resumed, and a finished one is loaded."""
     arch = "resnet18" if one.head == "dense" else "resnet18_fc_ma"
-    mark = "dense" if one.head == "dense" else f"t{one.k}"
-    train.ROOT = work / one.name
-    train.find_dataset = lambda *_: find(one.dataset, data, places, ROOT)
-    train.build_model = lambda *given: apply_variant(build_model(*given), one.variant)
-    flags = ["--arch", arch, "--mark", mark, "--dataset", one.dataset, "--seed", one.seed, "--workers", WORKERS,
-             "--device", "cpu", "--keep", 1, "--resume", "auto"]  # fmt: skip
-    flags += ["--amp", "off"] if one.variant == "float32" else []
-    args = train.get_args_parser().parse_args(list(map(str, flags)))
-    folder = train.ROOT / "snapshot" / run_name(arch, mark, one.dataset)
-    last = folder / f"epoch_{settings.DATASETS[one.dataset].epochs - 1}.pth"
+    head = HEADS[VARIANTS[one.variant]] if one.variant in VARIANTS else None
+    config = TrainConfig(
+        arch=arch,
+        mark="dense" if one.head == "dense" else f"t{one.k}",
+        seed=one.seed,
+        workers=WORKERS,
+        device="cpu",
+        amp="off" if one.variant == "float32" else "auto",
+        keep=1,
+        resume="auto",
+    )
+    folder = work / one.name
+    name = run_name(arch, config.run_mark, source.name)
+    last = folder / settings.SNAPSHOT_ROOT / name / f"epoch_{source.spec.training.epochs - 1}.pth"
     if not last.is_file():
-        train.main(args)
-    return apply_variant(load_snapshot(last)[0], one.variant)
+        train_and_evaluate(config, folder, source, build_model=partial(build_model, head=head))
+    return load_snapshot(last)[0]
 
 
-def features(model: nn.Module, dataset: str, data: Data, places: Path | None, split: str) -> tuple[Tensor, Tensor]:
-    """Pooled features (V, N) and classes (V,) of the pictures of a split, as validation sees them, in float32."""
-    source = find(dataset, data, places, ROOT)
-    pictures = source.dataset(split, val_transform(source.spec))
+def features(model: nn.Module, source: DataSource, split: str) -> tuple[Tensor, Tensor]:
+    """Pooled features (V, N) and classes (V,) of the images of a split, as validation sees them, in float32."""
+    images = source.dataset(split, val_transform(source.spec))
     device = torch.device("cpu")
-    _, pooled = evaluate_features(model, make_loader(pictures, BATCH, WORKERS, device), device)
-    return pooled, torch.as_tensor(pictures.targets)
+    _, pooled = evaluate_features(model, make_loader(images, BATCH, WORKERS, device), device)
+    return pooled, torch.as_tensor(images.targets)
 
 
-def concepts(model: nn.Module, broden: Path | None) -> Callable[[nn.Linear], dict[str, Any]]:
+def concepts(model: nn.Module, broden: Path | None) -> Callable[[Head], dict[str, Any]]:
     """What the units of a network stand for, and with a head, whether the explanations name what is there.
 
-    Units are named by the pictures that mini_broden has for training, and explained on the others.
+    Units are named by mini_broden's training images, and explained on the others.
     """
     if broden is None:
         return lambda _: {}
@@ -223,15 +234,13 @@ def concepts(model: nn.Module, broden: Path | None) -> Callable[[nn.Linear], dic
     return lambda head: {**dissection.metrics, **measure.pointing(head, scenes, dissection.rows["lite"])}
 
 
-def measure_elastic_nets(
-    one: Run, data: Data, work: Path, places: Path | None, broden: Path | None
-) -> Iterator[dict[str, Any]]:
+def measure_elastic_nets(one: Run, study: StudyData, work: Path) -> Iterator[dict[str, Any]]:
     """Sparse heads on the frozen features of the dense network of the same seed; k is the mean number of weights."""
-    model = trained(replace(one, head="dense"), data, work, places)
-    pooled, targets = features(model, one.dataset, data, places, "train")
+    model = trained(replace(one, head="dense"), study.source, work)
+    pooled, targets = features(model, study.source, "train")
     some = measure.spaced(len(pooled), FITTED)
-    val_pooled, val_targets = features(model, one.dataset, data, places, "val")
-    about = concepts(model, broden)
+    val_pooled, val_targets = features(model, study.source, "val")
+    about = concepts(model, study.broden)
     heads = elastic_nets(pooled[some].numpy(), targets[some].numpy(), ELASTIC_NET_C)
     for strength, head in zip(ELASTIC_NET_C, heads, strict=True):
         weights = (head.weight != 0).sum(1).double().mean().item()

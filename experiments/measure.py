@@ -10,20 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.heads import ByMagnitude
-from explain.faithfulness import ablation_curves, random_order
-from explain.pictures import FEATURE_LAYER
-from explain.votes import predict
+from explain.faithfulness import at_random, by_votes
+from explain.images import FEATURE_LAYER
+from explain.routes import overlaps, within_and_between
+from models import Head
 from models.dynamic_k import DynamicKLinear
-from netdissect import main as dissection
+from models.heads import predict
 from netdissect.broden import Broden
+from netdissect.counting import IOU_MODES
+from netdissect.dissect import PassConfig, TallyConfig, measure_layers, score_layer
 from netdissect.features import stream_features
-from netdissect.tally import IOU_MODES, TallyRow, interpretable, unique_detectors
+from netdissect.tally import TallyRow, interpretable, unique_detectors
 from settings import SCORE_THRESHOLD
 
 SHOWN = 5  # the largest votes, as an explanation shows them
 TOP = 4  # the votes whose share the paper's figures are about
-SAMPLE = 1000  # pictures, evenly spaced, of which pairs are compared and units silenced
+SAMPLE = 1000  # images, evenly spaced, of which pairs are compared and units silenced
 # Of Network Dissection, whatever its settings.py says:
 QUANTILE = 0.005
 CHANCE_ROUNDS = 2
@@ -31,49 +33,46 @@ PREPROCESS = "imagenet"  # as the networks were trained with
 
 
 class Votes(NamedTuple):
-    """The votes for the predicted classes of V pictures.
+    """The votes for the predicted classes of V images.
 
     Attributes:
         vote: (V, N).
-        chosen: (V, N) bool, which of them the score is the sum of; votes of zero have no part.
-        shown: (V, SHOWN) the units of the largest chosen votes, from 0; -1 where there are fewer.
+        active: (V, N) bool, the chosen votes other than zero.
+        shown: (V, SHOWN) the units of the largest active votes, from 0; -1 where there are fewer.
     """
 
     vote: Tensor
-    chosen: Tensor
+    active: Tensor
     shown: Tensor
 
 
 @torch.inference_mode()
-def votes_of(head: nn.Linear, pooled: Tensor, classes: Tensor) -> Votes:
-    """Take the scores of a head apart, dense, sparse or DKA.
+def votes_of(head: Head, pooled: Tensor, classes: Tensor) -> Votes:
+    """Take the scores of a head apart.
 
     Args:
         head: maps (V, N) to (V, C).
         pooled: (V, N).
         classes: (V,) whose scores.
     """
-    vote = pooled * head.weight[classes]  # (V, N)
-    chosen = vote != 0
-    if isinstance(head, DynamicKLinear) and head.topk < head.in_features:
-        rank = vote.abs() if isinstance(head, ByMagnitude) else vote
-        chosen &= torch.zeros_like(chosen).scatter_(1, rank.topk(head.topk, 1).indices, True)
-    value, unit = vote.masked_fill(~chosen, -torch.inf).topk(SHOWN, 1)
-    return Votes(vote, chosen, unit.masked_fill(value == -torch.inf, -1))
+    vote = head.votes(pooled, classes)  # (V, N)
+    active = head.chosen(pooled, classes) & (vote != 0)
+    value, unit = vote.masked_fill(~active, -torch.inf).topk(min(SHOWN, vote.shape[1]), 1)
+    return Votes(vote, active, unit.masked_fill(value == -torch.inf, -1))
 
 
-def measure_head(head: nn.Linear, pooled: Tensor, targets: Tensor) -> dict[str, Any]:
-    """Accuracy, votes, routes and faithfulness of a head on the pooled features (V, N) of pictures of classes (V,).
+def measure_head(head: Head, pooled: Tensor, targets: Tensor) -> dict[str, Any]:
+    """Accuracy, votes, routes and faithfulness of a head on the pooled features (V, N) of images of classes (V,).
 
-    Shares, overlaps and areas are numbers from 0 to 1, accuracies per cent. A unit counts as active in a picture if
-    its vote is among the chosen ones of the predicted class and not zero.
+    Shares, overlaps and areas are numbers from 0 to 1, accuracies per cent. A unit is active in an image if its vote
+    for the predicted class was chosen and is not zero.
 
     Returns:
         top1, top5, loss
         active_units: per prediction
-        top4_share, residual: of the absolute chosen votes, those of the four largest, and the rest
-        units_per_class, units_total: different active units of the pictures predicted as a class, and of all
-        overlap_within, overlap_between: mean Jaccard similarity of two pictures' active units, of one or two classes
+        top4_share, residual: of the absolute active votes, those of the four largest, and the rest
+        units_per_class, units_total: different active units of the images predicted as a class, and of all
+        overlap_within, overlap_between: mean Jaccard similarity of two images' active units, of one or two classes
         shown_units_total, shown_overlap_within, shown_overlap_between: the same of the five largest votes only
         deletion, insertion, random_deletion, random_insertion: areas under the probability of the predicted class
     """
@@ -81,41 +80,46 @@ def measure_head(head: nn.Linear, pooled: Tensor, targets: Tensor) -> dict[str, 
         logits = torch.cat([head(block) for block in pooled.split(256)])  # (V, C)
     classes = logits.argmax(1)
     votes = votes_of(head, pooled, classes)
-    size = (votes.vote * votes.chosen).abs().double()
-    total = size.sum(1)
-    top = torch.where(total > 0, size.topk(TOP, 1).values.sum(1) / total, 1.0)  # nothing is beyond them
     shown = torch.zeros(len(pooled), pooled.shape[1] + 1, dtype=torch.bool)
-    shown = shown.scatter_(1, votes.shown % (pooled.shape[1] + 1), True)[:, :-1]  # -1 is the column that goes
+    shown = shown.scatter_(1, votes.shown % (pooled.shape[1] + 1), True)[:, :-1]  # -1 is the column that is cut off
     some = spaced(len(pooled), SAMPLE)
-    within, between = overlaps(votes.chosen[some], classes[some])
-    shown_within, shown_between = overlaps(shown[some], classes[some])
     return {
         "top1": 100 * (classes == targets).double().mean().item(),
         "top5": 100 * (logits.topk(5, 1).indices == targets[:, None]).any(1).double().mean().item(),
         "loss": F.cross_entropy(logits, targets).item(),
-        "active_units": votes.chosen.sum(1).double().mean().item(),
-        "top4_share": top.mean().item(),
-        "residual": 1 - top.mean().item(),
-        "units_per_class": float(np.mean([votes.chosen[classes == c].any(0).sum().item() for c in classes.unique()])),
-        "units_total": int(votes.chosen.any(0).sum()),
-        "overlap_within": within,
-        "overlap_between": between,
+        **_concentration(votes),
+        "units_per_class": float(np.mean([votes.active[classes == c].any(0).sum().item() for c in classes.unique()])),
+        "units_total": int(votes.active.any(0).sum()),
+        **_overlap("", votes.active[some], classes[some]),
         "shown_units_total": int(shown.any(0).sum()),
-        "shown_overlap_within": shown_within,
-        "shown_overlap_between": shown_between,
-        **_faithfulness(head, pooled[some], classes[some], votes.vote[some]),
+        **_overlap("shown_", shown[some], classes[some]),
+        **_faithfulness(head, pooled[some], classes[some]),
     }
 
 
-def _faithfulness(head: nn.Linear, pooled: Tensor, classes: Tensor, vote: Tensor) -> dict[str, float]:
-    """Areas of silencing, one by one, the units of the largest votes, or others that are active (pooled above zero)."""
-    areas = {}
-    orders = {"": vote.topk(SHOWN, 1).indices, "random_": random_order(pooled, SHOWN)}
-    for kind, order in orders.items():
-        for way in ("deletion", "insertion"):
-            curves = ablation_curves(head, pooled, classes, order, keep=way == "insertion")
-            areas[kind + way] = curves.area.double().mean().item()
-    return areas
+def _concentration(votes: Votes) -> dict[str, float]:
+    """How many units there are in a score, and how much of it the four largest votes are."""
+    size = (votes.vote * votes.active).abs().double()
+    total = size.sum(1)
+    top = torch.where(total > 0, size.topk(TOP, 1).values.sum(1) / total, 1.0)  # nothing is beyond them
+    return {
+        "active_units": votes.active.sum(1).double().mean().item(),
+        "top4_share": top.mean().item(),
+        "residual": 1 - top.mean().item(),
+    }
+
+
+def _overlap(kind: str, sets: Tensor, classes: Tensor) -> dict[str, float]:
+    """Mean Jaccard similarity of the sets of units (V, N) of two different images: of one class, of two classes."""
+    count = classes.bincount()
+    within, between = within_and_between(overlaps(sets, classes, len(count)), count)
+    return {f"{kind}overlap_within": within, f"{kind}overlap_between": between}
+
+
+def _faithfulness(head: Head, pooled: Tensor, classes: Tensor) -> dict[str, float]:
+    """Areas of silencing, one by one, the units of the largest votes, or active ones at random."""
+    curves = {"": by_votes(head, pooled, classes, SHOWN), "random_": at_random(head, pooled, classes, SHOWN)}
+    return {kind + way: ways[way].area.double().mean().item() for kind, ways in curves.items() for way in ways}
 
 
 def spaced(count: int, most: int) -> Tensor:
@@ -123,29 +127,13 @@ def spaced(count: int, most: int) -> Tensor:
     return torch.linspace(0, count - 1, min(most, count)).round().long()
 
 
-def overlaps(sets: Tensor, classes: Tensor) -> tuple[float, float]:
-    """Mean Jaccard similarity of the sets of units (V, N) of two different pictures: of one class, of two classes.
-
-    Two empty sets are equal. NaN where there are no such pairs.
-    """
-    members = sets.float()
-    shared = members @ members.T  # (V, V)
-    size = members.sum(1)
-    union = size[:, None] + size - shared
-    jaccard = torch.where(union > 0, shared / union.clamp(min=1), 1.0).double()
-    same = classes[:, None] == classes
-    other = ~same
-    same = same.clone().fill_diagonal_(False)
-    return jaccard[same].mean().item(), jaccard[other].mean().item()
-
-
 @torch.inference_mode()
-def accuracy_by_k(head: nn.Linear, pooled: Tensor, targets: Tensor, ks: tuple[int, ...]) -> dict[str, float]:
+def accuracy_by_k(head: Head, pooled: Tensor, targets: Tensor, ks: tuple[int, ...]) -> dict[str, float]:
     """Top-1 in per cent of the same weights with another K at test time."""
     found = {}
     for k in ks:
         other = DynamicKLinear(head.in_features, head.out_features, topk=k)
-        other.load_state_dict(head.state_dict())
+        other.load_state_dict({"weight": head.weight, "bias": head.bias})
         found[str(k)] = 100 * (predict(other, pooled) == targets).double().mean().item()
     return found
 
@@ -163,63 +151,60 @@ class Dissection(NamedTuple):
 def dissect(model: nn.Module, broden: Broden, workers: int) -> Dissection:
     """Name the units by the concepts of a Broden folder, in both IoU modes.
 
-    Of each mode the metrics have, behind its name: interpretable (units of IoU >= 0.04), unique (detectors among them),
+    For each mode the metrics have, after its name: interpretable (units of IoU >= 0.04), unique (detectors among them),
     best_iou (mean over all units), above_chance (units above the 95th percentile of chance).
     """
-    common = {"preprocess": PREPROCESS, "quantile": str(QUANTILE), "score_threshold": str(SCORE_THRESHOLD), "topn": "1",
-              "chance_rounds": str(CHANCE_ROUNDS), "workers": str(workers)}  # fmt: skip
     rows: dict[str, list[TallyRow]] = {}
     metrics: dict[str, Any] = {}
-    with TemporaryDirectory() as cache:
-        folders = {FEATURE_LAYER: Path(cache)}
+    once = PassConfig(preprocess=PREPROCESS, quantile=QUANTILE, topn=1, workers=workers)
+    with TemporaryDirectory() as folder:
+        summary = measure_layers(model, broden, {FEATURE_LAYER: Path(folder) / "cache"}, once)[FEATURE_LAYER]
         for mode in IOU_MODES:
-            config = dissection.make_config({**common, "iou_mode": mode})
-            summary = dissection.measure(config, model, broden, torch.device("cpu"), folders)[FEATURE_LAYER]
-            rows[mode], chance = dissection.score(config, broden, FEATURE_LAYER, summary)
-            assert chance is not None  # for CHANCE_ROUNDS is not 0
-            found = interpretable(rows[mode], SCORE_THRESHOLD)
+            tally = TallyConfig(mode, SCORE_THRESHOLD, CHANCE_ROUNDS, workers=workers)
+            layer = score_layer(FEATURE_LAYER, summary, broden, tally)
+            assert layer.chance is not None  # since CHANCE_ROUNDS is not 0
+            rows[mode], found = layer.rows, interpretable(layer.rows, SCORE_THRESHOLD)
             metrics |= {
                 f"{mode}_interpretable": len(found),
                 f"{mode}_unique": len(unique_detectors(found)),
-                f"{mode}_best_iou": float(np.mean([row.score for row in rows[mode]])),
-                f"{mode}_above_chance": chance["units_above_95"],
+                f"{mode}_best_iou": float(np.mean([row.score for row in layer.rows])),
+                f"{mode}_above_chance": layer.chance["units_above_95"],
             }
     return Dissection(rows, metrics)
 
 
 class Scenes(NamedTuple):
-    """What a network does on V pictures of a Broden folder: its maps (V, N, h, w)."""
+    """What a network does on V images of a Broden folder: its maps (V, N, h, w)."""
 
     maps: Tensor
     broden: Broden
 
 
 def look_at(model: nn.Module, broden: Broden, workers: int) -> Scenes:
-    """Run a network over the pictures of a Broden folder, which must be few enough to hold all maps."""
+    """Run a network over the images of a Broden folder, which must be few enough to hold all maps."""
     maps: dict[int, Tensor] = {}
-    for indices, batch in stream_features(model, [FEATURE_LAYER], broden, torch.device("cpu"), PREPROCESS,
-                                          workers=workers):  # fmt: skip
+    for indices, batch in stream_features(model, [FEATURE_LAYER], broden, PREPROCESS, workers=workers):
         for index, own in zip(indices, batch[FEATURE_LAYER], strict=True):
             maps[index] = own
     return Scenes(torch.stack([maps[index] for index in range(len(broden))]), broden)
 
 
-def pointing(head: nn.Linear, scenes: Scenes, rows: list[TallyRow]) -> dict[str, float]:
-    """Are the concepts that an explanation names in the picture, and where it points at?
+def pointing(head: Head, scenes: Scenes, rows: list[TallyRow]) -> dict[str, float]:
+    """Are the concepts that an explanation names in the image, and where it points at?
 
     Known for certain only where every concept is known to the pixel. The units shown for a prediction are those of its
     (up to) five largest votes. Of these, as shares from 0 to 1:
 
         named: have a concept of IoU >= 0.04; of the others nothing is said
-        present: of the named, the concept is in the picture
-        present_by_chance: of the named, the mean share of the pictures that have the concept
-        pointing: of the present ones that are not labels of the whole picture, the map's largest value (upsampled to
+        present: of the named, the concept is in the image
+        present_by_chance: of the named, the mean share of the images that have the concept
+        pointing: of the present ones that are not labels of the whole image, the map's largest value (upsampled to
             the label map) lies on the concept (the pointing game of Zhang et al. 2016)
-        pointing_by_chance: of the same, the mean share of the picture that the concept covers
+        pointing_by_chance: of the same, the mean share of the image that the concept covers
 
     Args:
         head: of the network.
-        scenes: pictures that the units were not named by.
+        scenes: images that the units were not named by.
         rows: the tally.
     """
     broden = scenes.broden
@@ -239,20 +224,25 @@ def pointing(head: nn.Linear, scenes: Scenes, rows: list[TallyRow]) -> dict[str,
             expected.append(frequency.get(key, 0.0))
             where = cover[index].get(key)
             if where is not None and where.ndim:
-                fine = F.interpolate(scenes.maps[index, unit][None, None], where.shape, mode="bilinear",
-                                     align_corners=False)[0, 0]  # fmt: skip
+                unit_map = scenes.maps[index, unit][None, None]  # (1, 1, h, w)
+                fine = F.interpolate(unit_map, where.shape, mode="bilinear", align_corners=False)[0, 0]  # (sh, sw)
                 hits.append(bool(where.flat[int(fine.argmax())]))
                 areas.append(where.mean())
 
     def mean(values: Sequence[Any]) -> float:
         return float(np.mean(values)) if values else float("nan")
 
-    return {"named": mean(named), "present": mean(present), "present_by_chance": mean(expected),
-            "pointing": mean(hits), "pointing_by_chance": mean(areas)}  # fmt: skip
+    return {
+        "named": mean(named),
+        "present": mean(present),
+        "present_by_chance": mean(expected),
+        "pointing": mean(hits),
+        "pointing_by_chance": mean(areas),
+    }
 
 
 def _coverage(broden: Broden, index: int) -> dict[tuple[str, str], np.ndarray]:
-    """The concepts of a picture by (category, name): where they are (sh, sw) bool, or a scalar for the whole of it."""
+    """The concepts of an image by (category, name): where they are (sh, sw) bool, or a scalar for the whole of it."""
     labels = broden.labels(index)
     found: dict[tuple[str, str], np.ndarray] = {}
     for category, pixels in zip(labels.pixel_categories, labels.pixels, strict=True):

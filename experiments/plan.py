@@ -11,7 +11,8 @@ RENDERER_SEEDS = (1, 2)  # beside 0, whose scenes all other runs see
 ELASTIC_NET_C = (0.002, 0.003, 0.005, 0.01, 0.05)
 L1_RATIO = 0.9
 
-VARIANTS = ("straight-through", "no bias", "by magnitude")
+# Variations of the DKA head, and the name of each in `models.heads.HEADS`.
+VARIANTS = {"straight-through": "straight_through", "no bias": "no_bias", "by magnitude": "by_magnitude"}
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,10 @@ class Data:
     """A data set of the study, and how networks are trained on it.
 
     Attributes:
-        size: side of the pictures that the networks see, pixels.
-        epochs, batch_size, lr, small_share: as in `settings.DATASETS`; one cycle of the learning rate.
-        crop_scale: the share of a picture that a random training crop covers.
-        train: training pictures that are used, the first ones; None for all.
+        size: side of the images that the networks see, pixels.
+        epochs, batch_size, lr, small_share: as in `loader.datasets.Schedule`; one cycle of the learning rate.
+        crop_scale: share of an image that a random training crop covers.
+        train: how many of the training images are used, from the first; None for all.
     """
 
     size: int
@@ -75,8 +76,11 @@ class Run:
 def plan(quick: bool = False) -> list[Run]:
     """All runs, in their order: every comparison is whole for a seed before the next seed begins."""
     if quick:
-        return [Run("mini_places", "dense", None, 0), Run("mini_places", "dka", 5, 0),
-                Run("mini_places", "elastic net", None, 0)]  # fmt: skip
+        return [
+            Run("mini_places", "dense", None, 0),
+            Run("mini_places", "dka", 5, 0),
+            Run("mini_places", "elastic net", None, 0),
+        ]
     runs = []
     for seed in SEEDS:
         for dataset in FULL:

@@ -1,1 +1,1 @@
-"""Explanations of predictions by the votes behind them."""
+"""Explanations: the votes behind a prediction, the routes of many, and whether explanations hold."""

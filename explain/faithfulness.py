@@ -1,36 +1,36 @@
 """Does an explanation hold? Units are silenced, and the network is asked again. Pure computation.
 
-Deletion sets the units of a picture to zero one after the other and watches the probability of the explained class;
-insertion keeps the first of them only, and sets all others to zero. If the explanation is true, deletion loses the
-class fast (a small area under the curve) and insertion finds it fast (a large one). The curves and their areas are
-those of Petsiuk, Das, Saenko, RISE, BMVC 2018, there for pixels; silencing units is the test of Bau et al., PNAS 2020.
+Deletion sets the units of an image to zero one after the other and records the probability of the explained class;
+insertion keeps only the first of them and sets all others to zero. If the explanation is true, deletion loses the class
+quickly (a small area under the curve) and insertion finds it quickly (a large area). Curves and areas are those of
+Petsiuk, Das, Saenko, RISE, BMVC 2018, there for pixels; silencing units is the test of Bau et al., PNAS 2020.
 
-A unit's map set to zero is a pooled feature of zero. A DKA head then chooses anew among all votes that are left: the
-next largest one takes the place of a silenced unit's. So this asks what the network would have said without the unit,
-not what is left of the sum.
+A unit whose map is zero has a pooled feature of zero. A DKA head then chooses anew among the remaining votes: the next
+largest one takes the place of a silenced unit's. So this asks what the network would have said without the unit, not
+what remains of the sum.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
 
-from engine import progress
-from explain.votes import chosen_votes
-from models.resnet import head_of
+from explain.records import Ablation, FaithfulnessRecord, ImageCurve, Mean, MeanCurve, Method
+from explain.votes import largest_votes
+from models.heads import Head
+from util.progress import progress
 
-MOST_STEPS = 20  # units of a picture that are silenced, if its K is greater
-BLOCK = 1024  # pictures that are ablated at one time
+MOST_STEPS = 20  # units of an image that are silenced, if its K is greater
+BLOCK = 1024  # images that are ablated at one time
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Curves:
-    """What V pictures became in S steps of silencing; step 0 of deletion, as the last of insertion, may be untouched.
+    """V images in S steps of silencing; at step 0 of deletion nothing is silenced yet.
 
     Attributes:
         probability: (V, S + 1) of the explained class.
@@ -42,24 +42,24 @@ class Curves:
 
     @property
     def area(self) -> Tensor:
-        """(V,) area under each picture's probability, the steps scaled to 0..1 (trapezoids)."""
+        """(V,) area under each image's probability, the steps scaled to 0..1 (trapezoids)."""
         steps = self.probability.shape[1] - 1
         return torch.trapezoid(self.probability, dx=1 / steps, dim=1)
 
 
 @torch.inference_mode()
-def ablation_curves(head: nn.Module, pooled: Tensor, classes: Tensor, order: Tensor, keep: bool) -> Curves:
+def ablation_curves(head: Head, pooled: Tensor, classes: Tensor, order: Tensor, keep: bool) -> Curves:
     """Silence units one by one.
 
     Args:
-        head: the layer that maps pooled features (..., N) to logits (..., C).
+        head: maps pooled features (..., N) to logits (..., C).
         pooled: (V, N) pooled features, on the head's device.
-        classes: (V,) the explained class of each picture.
-        order: (V, S) the units of each picture, from 0, in the order in which they go.
+        classes: (V,) the explained class of each image.
+        order: (V, S) the units of each image, from 0, in the order in which they are silenced.
         keep: False: after step s the first s units are zero (deletion). True: all others are (insertion).
 
     Returns:
-        S + 1 points per picture, those after 0 to S steps, on the CPU.
+        S + 1 points per image, those after 0 to S steps, on the CPU.
     """
     probabilities, predictions = [], []
     blocks = list(zip(pooled.split(BLOCK), classes.split(BLOCK), order.split(BLOCK), strict=True))
@@ -75,7 +75,7 @@ def ablation_curves(head: nn.Module, pooled: Tensor, classes: Tensor, order: Ten
 
 
 def _joined(columns: list[Tensor], points: int) -> Tensor:
-    """Columns (v, 1), points of them per block of pictures -> (V, points)."""
+    """Columns (v, 1), points of them per block of images -> (V, points)."""
     return torch.cat([torch.cat(columns[start : start + points], 1) for start in range(0, len(columns), points)])
 
 
@@ -86,87 +86,93 @@ def random_order(pooled: Tensor, steps: int, seed: int = 0) -> Tensor:
     return key.topk(steps, 1).indices.to(pooled.device)
 
 
-def mean_interval(values: Tensor, level: float = 0.95, seed: int = 0) -> dict[str, float]:
-    """The mean of values (V,), and its bootstrap interval over pictures (percentiles)."""
+def mean_interval(values: Tensor, level: float = 0.95, seed: int = 0) -> Mean:
+    """The mean of values (V,), and its bootstrap interval over images (percentiles)."""
     sample = values.double().numpy()
     mean = float(sample.mean())
     if np.ptp(sample) == 0:
         return {"mean": mean, "low": mean, "high": mean}
     batch = max(1, 2**22 // len(sample))  # resamples at one time: bounded memory
-    interval = stats.bootstrap((sample,), np.mean, n_resamples=RESAMPLES, batch=batch, confidence_level=level,
-                               method="percentile", random_state=seed).confidence_interval  # fmt: skip
+    interval = stats.bootstrap(
+        (sample,),
+        np.mean,
+        n_resamples=RESAMPLES,
+        batch=batch,
+        confidence_level=level,
+        method="percentile",
+        random_state=seed,
+    ).confidence_interval
     return {"mean": mean, "low": float(interval.low), "high": float(interval.high)}
 
 
-def by_votes(model: nn.Module, pooled: Tensor, classes: Tensor, steps: int) -> dict[str, Curves]:
+def by_votes(head: Head, pooled: Tensor, classes: Tensor, steps: int) -> dict[str, Curves]:
     """Deletion and insertion of the units with the largest votes for the explained class, the largest first.
 
     Args:
-        model: a network of `models.build_model`.
+        head: of the network.
         pooled: (V, N) pooled features, on the CPU.
         classes: (V,) explained classes.
         steps: S, how many units.
     """
-    return _both_ways(
-        model, pooled, classes, chosen_votes(pooled, head_of(model).weight.detach().cpu(), classes, steps)[0]
-    )
+    return _both_ways(head, pooled, classes, largest_votes(head, pooled, classes, steps)[0])
 
 
-def at_random(model: nn.Module, pooled: Tensor, classes: Tensor, steps: int) -> dict[str, Curves]:
+def at_random(head: Head, pooled: Tensor, classes: Tensor, steps: int) -> dict[str, Curves]:
     """The same of units at random; arguments as of `by_votes`."""
-    return _both_ways(model, pooled, classes, random_order(pooled, steps))
+    return _both_ways(head, pooled, classes, random_order(pooled, steps))
 
 
-def _both_ways(model: nn.Module, pooled: Tensor, classes: Tensor, order: Tensor) -> dict[str, Curves]:
-    head = head_of(model)
+def _both_ways(head: Head, pooled: Tensor, classes: Tensor, order: Tensor) -> dict[str, Curves]:
     pooled, classes, order = (tensor.to(head.weight.device) for tensor in (pooled, classes, order))
     return {way: ablation_curves(head, pooled, classes, order, way == "insertion") for way in ("deletion", "insertion")}
 
 
-def ablation_records(
-    chosen: dict[str, Curves], random: dict[str, Curves], names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """For explain.json: of each of V pictures deletion and insertion by its votes, and deletion at random (`random`).
+# --- the records --------------------------------------------------------------------------------------------------
+
+
+def ablation_records(chosen: dict[str, Curves], random: dict[str, Curves], classes: Sequence[str]) -> list[Ablation]:
+    """Of each of V images: deletion and insertion by its votes, and deletion at random.
 
     Args:
         chosen: as of `by_votes`.
         random: as of `at_random`.
-        names: the C class names.
+        classes: the C class names.
     """
-    curves = {**chosen, "random": random["deletion"]}
+
+    def curve(curves: Curves, row: int) -> ImageCurve:
+        predictions = curves.prediction[row].tolist()
+        return {
+            "probability": curves.probability[row].tolist(),
+            "prediction": predictions,
+            "prediction_name": [classes[class_] for class_ in predictions],
+        }
+
     return [
         {
-            way: {
-                "probability": curve.probability[row].tolist(),
-                "prediction": curve.prediction[row].tolist(),
-                "prediction_name": [names[class_] for class_ in curve.prediction[row].tolist()],
-            }
-            for way, curve in curves.items()
+            "deletion": curve(chosen["deletion"], row),
+            "insertion": curve(chosen["insertion"], row),
+            "random": curve(random["deletion"], row),
         }
         for row in range(len(chosen["deletion"].prediction))
     ]
 
 
-def faithfulness_record(methods: dict[str, dict[str, Curves]], pictures: str) -> dict[str, Any]:
-    """For faithfulness.json: mean curves and areas with intervals.
+def faithfulness_record(methods: dict[str, dict[str, Curves]], images: str) -> FaithfulnessRecord:
+    """The content of faithfulness.json: mean curves and areas with intervals.
 
     Args:
         methods: by the name of how the units were picked, the curves of 'deletion' and 'insertion'.
-        pictures: which pictures these are, in words.
+        images: which images these are, in words.
     """
     first = next(iter(methods.values()))["deletion"].probability
-    return {
-        "pictures": pictures,
-        "count": len(first),
-        "steps": first.shape[1] - 1,
-        "methods": [
-            {"name": name, **{way: _summary(curves) for way, curves in ways.items()}} for name, ways in methods.items()
-        ],
-    }
+    listed: list[Method] = [
+        {"name": name, "deletion": _mean_curve(ways["deletion"]), "insertion": _mean_curve(ways["insertion"])}
+        for name, ways in methods.items()
+    ]
+    return {"images": images, "count": len(first), "steps": first.shape[1] - 1, "methods": listed}
 
 
-def _summary(curves: Curves) -> dict[str, Any]:
-    """One way of one method. `turned`: share of the pictures whose prediction is not that of step 0 any more."""
+def _mean_curve(curves: Curves) -> MeanCurve:
     return {
         "probability": [mean_interval(column) for column in curves.probability.T],
         "area": mean_interval(curves.area),

@@ -1,15 +1,15 @@
-"""Routes: which units the predictions of a set of pictures went through. Pure computation.
+"""Routes: which units the predictions of a set of images go through. Pure computation.
 
-The route of a picture is the set of the K units whose votes the score of its explained class is the sum of. A dense
-head chooses all N units for every picture: all its frequencies and overlaps are 1, and only its mean votes differ.
+The route of an image is the set of units whose votes make up the score of its explained class: K of them, or for a
+dense head all N, so that all its frequencies and overlaps are 1 and only its mean votes differ.
 """
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,23 +18,23 @@ from sklearn.cluster import SpectralCoclustering
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from explain.pictures import Concept
-from explain.votes import BLOCK_ELEMENTS, chosen_votes
+from explain.naming import Names
+from explain.records import ClassRoute, Neighbour, RoutesRecord, RouteUnit, Served, UnitRoutes
+from models.heads import Head, in_blocks
 
-PAIR_BLOCK = 1024  # pictures that are compared with as many others at one time
+PAIR_BLOCK = 1024  # images that are compared with as many others at one time
 
 
 @dataclass(frozen=True)
 class Routes:
-    """The routes of V pictures, class by class; a picture belongs to the class that it is explained as.
+    """The routes of V images, by class; an image belongs to the class that it is explained as.
 
     Attributes:
-        topk: K, the units that each picture chooses; N for a dense head.
-        count: (C,) pictures of each class.
-        frequency: (C, N) float64, share of the class's pictures that chose the unit; 0 without pictures.
+        topk: K, the units that each image chooses; N for a dense head.
+        count: (C,) images of each class.
+        frequency: (C, N) float64, share of the class's images that chose the unit; 0 without images.
         mean_vote: (C, N) float64, the unit's mean vote where it was chosen; 0 where it never was.
-        overlap: (C, C) float64, mean Jaccard similarity |A & B| / |A | B| of the routes A, B of two different pictures,
-            one of each class; NaN where there are no two such pictures.
+        overlap: (C, C) float64, as of `overlaps`.
         units_per_example: mean number of chosen units whose vote is not zero.
     """
 
@@ -47,7 +47,7 @@ class Routes:
 
     @property
     def distinct(self) -> Tensor:
-        """(C,) how many different units the pictures of each class chose."""
+        """(C,) how many different units the images of each class chose."""
         return (self.frequency > 0).sum(1)
 
     @property
@@ -57,17 +57,13 @@ class Routes:
 
     @property
     def overlap_within(self) -> float:
-        """Mean Jaccard similarity over all pairs of pictures of the same class; NaN if there are none."""
-        return self._mean_overlap(torch.eye(len(self.count), dtype=torch.bool))
+        """Mean Jaccard similarity over all pairs of images of the same class; NaN if there are none."""
+        return within_and_between(self.overlap, self.count)[0]
 
     @property
     def overlap_between(self) -> float:
-        """Mean Jaccard similarity over all pairs of pictures of different classes; NaN if there are none."""
-        return self._mean_overlap(~torch.eye(len(self.count), dtype=torch.bool))
-
-    def _mean_overlap(self, where: Tensor) -> float:
-        pairs = _pairs(self.count)[where]
-        return ((self.overlap[where].nan_to_num() * pairs).sum() / pairs.sum()).item()
+        """Mean Jaccard similarity over all pairs of images of different classes; NaN if there are none."""
+        return within_and_between(self.overlap, self.count)[1]
 
 
 class Use(NamedTuple):
@@ -79,70 +75,94 @@ class Use(NamedTuple):
     mean_vote: float
 
 
-def routes_of(pooled: Tensor, weight: Tensor, classes: Tensor, topk: int) -> Routes:
-    """Collect the routes of V pictures.
+@torch.inference_mode()
+def routes_of(head: Head, pooled: Tensor, classes: Tensor) -> Routes:
+    """Collect the routes of V images.
 
-    Comparing all pairs of pictures takes V**2 * N multiplications: 0.1 s for 1,000 pictures of a ResNet-18, a minute
-    or so for 36,500. Memory: V * N bytes, and blocks of a fixed size.
+    Comparing all pairs of images takes V**2 * N multiplications: 0.1 s for 1,000 images of a ResNet-18, about a minute
+    for 36,500. Memory: V * N bytes, and blocks of a fixed size.
 
     Args:
-        pooled: (V, N) float32, pooled features of the last layer, on the CPU like all the others.
-        weight: (C, N) float32, weights of the head.
-        classes: (V,) int64, the explained class of each picture.
-        topk: K; N for a dense head.
+        head: whose votes.
+        pooled: (V, N) float32, pooled features of the last layer.
+        classes: (V,) int64, the explained class of each image.
 
     Raises:
-        ValueError: if there are no pictures, or K is not in 1..N.
+        ValueError: if there are no images.
     """
-    if not len(pooled) or not 1 <= topk <= pooled.shape[1]:
-        raise ValueError(f"expected pictures and 1 <= K <= N, got pooled features {tuple(pooled.shape)} and K = {topk}")
-    times = torch.zeros(weight.shape, dtype=torch.int64)  # (C, N)
-    vote_sum = torch.zeros(weight.shape, dtype=torch.float64)  # (C, N)
+    if not len(pooled):
+        raise ValueError("routes of no images: expected at least one")
+    times = torch.zeros(head.out_features, head.in_features, dtype=torch.int64)  # (C, N)
+    vote_sum = torch.zeros(times.shape, dtype=torch.float64)  # (C, N)
     chosen = torch.zeros(pooled.shape, dtype=torch.bool)  # (V, N)
-    voting = 0
-    rows = max(1, BLOCK_ELEMENTS // pooled.shape[1])
-    for start in range(0, len(pooled), rows):
-        block = slice(start, start + rows)
-        units, votes = chosen_votes(pooled[block], weight, classes[block], topk)  # (v, K)
-        where = classes[block, None], units
-        times.index_put_(where, torch.tensor(1), accumulate=True)
-        vote_sum.index_put_(where, votes.double(), accumulate=True)
-        chosen[block].scatter_(1, units, True)
-        voting += int(votes.count_nonzero())
-    count = classes.bincount(minlength=len(weight))  # (C,)
+    voting = done = 0
+    for features, own in in_blocks(head, pooled, classes):
+        votes, active = head.votes(features, own).cpu(), head.chosen(features, own).cpu()  # (v, N)
+        own = own.cpu()
+        times.index_add_(0, own, active.long())
+        vote_sum.index_add_(0, own, votes.double() * active)
+        chosen[done : done + len(own)] = active
+        voting += int((active & (votes != 0)).sum())
+        done += len(own)
+    count = classes.bincount(minlength=head.out_features)  # (C,)
     return Routes(
-        topk=topk,
+        topk=head.topk,
         count=count,
         frequency=times.double() / count.clamp(min=1)[:, None],
         mean_vote=vote_sum / times.clamp(min=1),
-        overlap=_overlap(chosen, classes, topk, count),
+        overlap=overlaps(chosen, classes, head.out_features),
         units_per_example=voting / len(pooled),
     )
 
 
-def _overlap(chosen: Tensor, classes: Tensor, topk: int, count: Tensor) -> Tensor:
-    """Chosen (V, N) bool -> (C, C), `Routes.overlap`."""
-    sums = torch.zeros(len(count), len(count), dtype=torch.float64)
-    used = chosen[:, chosen.any(0)]  # units that nobody chose are in no intersection
+def overlaps(sets: Tensor, classes: Tensor, num_classes: int) -> Tensor:
+    """How much the units of different images have in common, by the images' classes.
+
+    Args:
+        sets: (V, N) bool, the units of each image.
+        classes: (V,) int64.
+        num_classes: C.
+
+    Returns:
+        (C, C) float64, mean Jaccard similarity |A & B| / |A | B| of the sets A, B of two different images, one of each
+        class; NaN where there are no two such images. Two empty sets are equal.
+    """
+    count = classes.bincount(minlength=num_classes)  # (C,)
+    sums = torch.zeros(num_classes, num_classes, dtype=torch.float64)
+    used = sets[:, sets.any(0)]  # units that are in no set are in no intersection
     blocks = list(zip(used.split(PAIR_BLOCK), classes.split(PAIR_BLOCK), strict=True))
     for first, second in combinations_with_replacement(range(len(blocks)), 2):
         (a, classes_a), (b, classes_b) = blocks[first], blocks[second]
         shared = (a.float() @ b.float().T).double()  # (a, b) |A & B|: whole numbers, exact in float32
-        jaccard = shared / (2 * topk - shared)  # |A| = |B| = K
-        by_class = torch.zeros(len(count), len(b), dtype=torch.float64).index_add_(0, classes_a, jaccard)  # (C, b)
+        union = a.sum(1).double()[:, None] + b.sum(1) - shared
+        jaccard = torch.where(union > 0, shared / union.clamp(min=1), 1.0)
+        by_class = torch.zeros(num_classes, len(b), dtype=torch.float64).index_add_(0, classes_a, jaccard)  # (C, b)
         part = torch.zeros_like(sums).index_add_(1, classes_b, by_class)  # (C, C)
         sums += part if first == second else part + part.T
-    sums.diagonal().sub_(count)  # each picture met itself
+    sums.diagonal().sub_(count)  # each image met itself
     return sums / _pairs(count)  # 0 / 0 is NaN
 
 
+def within_and_between(overlap: Tensor, count: Tensor) -> tuple[float, float]:
+    """The means of `overlaps` over all pairs of images of one class, and of two classes; NaN if there are none.
+
+    Args:
+        overlap: (C, C), as of `overlaps`.
+        count: (C,) images of each class.
+    """
+    pairs, same = _pairs(count), torch.eye(len(count), dtype=torch.bool)
+    sums = overlap.nan_to_num() * pairs
+    within, between = (sums[where].sum() / pairs[where].sum() for where in (same, ~same))
+    return within.item(), between.item()
+
+
 def _pairs(count: Tensor) -> Tensor:
-    """Count (C,) -> (C, C), ordered pairs of two different pictures, one of each class."""
+    """Count (C,) -> (C, C), ordered pairs of two different images, one of each class."""
     return count[:, None] * count - count.diag()
 
 
 def nearest_classes(routes: Routes, n: int) -> dict[int, list[tuple[int, float]]]:
-    """For each class that has pictures, the n other such classes whose routes are most similar to its own.
+    """For each class that has images, the n other such classes whose routes are most similar to its own.
 
     Similarity is the weighted Jaccard of the rows f, g of `frequency`: sum of min(f, g) / sum of max(f, g), in 0..1.
 
@@ -162,7 +182,7 @@ def nearest_classes(routes: Routes, n: int) -> dict[int, list[tuple[int, float]]
 
 
 def units_of_classes(routes: Routes) -> dict[int, list[Use]]:
-    """{class: its units}, most frequent first, then by mean vote; classes without pictures are left out."""
+    """{class: its units}, most frequent first, then by mean vote; classes without images are left out."""
     return _uses(routes, by="class_")
 
 
@@ -190,10 +210,10 @@ def bicluster_order(frequency: Tensor, clusters: int | None = None) -> tuple[lis
 
     Args:
         frequency: (C, N), as in `Routes`.
-        clusters: how many at most; the default is the square root of the number of classes with pictures.
+        clusters: how many at most; the default is the square root of the number of classes with images.
 
     Returns:
-        all C classes, those without pictures last, and the units that are used at all.
+        all C classes, those without images last, and the units that are used at all.
     """
     used_class, used_unit = (frequency > 0).any(1).numpy(), (frequency > 0).any(0).numpy()
     present, units = np.flatnonzero(used_class), np.flatnonzero(used_unit)
@@ -216,34 +236,27 @@ def _clusters(matrix: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray
     return model.row_labels_, model.column_labels_
 
 
+# --- the record ---------------------------------------------------------------------------------------------------
+
+NEAREST = 5  # classes of similar route that are listed per class
+LISTED = 100  # units listed per class, and classes per unit, at most: a dense head's would be all
+
+
 def routes_record(
-    routes: Routes,
-    names: Sequence[str],
-    concepts: Mapping[int, Concept],
-    pictures: str,
-    nearest: int = 5,
-    listed: int = 100,
-) -> dict[str, Any]:
-    """For routes.json: the numbers of dynamic routing, over all and class by class; units are numbered from 1.
+    routes: Routes, names: Names, images: str, accuracy: Sequence[float | None] | None = None
+) -> RoutesRecord:
+    """The content of routes.json: the numbers of dynamic routing, over all classes and for each.
 
     Args:
-        routes: of the pictures.
-        names: the C class names.
-        concepts: what the units respond to, by unit number from 1.
-        pictures: which pictures these are, in words.
-        nearest: how many classes of similar route are listed per class.
-        listed: how many units are listed per class, and classes per unit, at most: a dense head's would be all.
+        routes: of the images.
+        names: of classes and units.
+        images: which images these are, in words.
+        accuracy: of each class, as of `class_accuracy`; None: unknown.
     """
-
-    def about(unit: int) -> dict[str, Any]:
-        concept = concepts[unit + 1]
-        return {"unit": unit + 1, "label": concept.label, "category": concept.category, "iou": concept.score}
-
-    neighbours = nearest_classes(routes, nearest)
-    uses = units_of_classes(routes)
+    neighbours, uses = nearest_classes(routes, NEAREST), units_of_classes(routes)
     class_order, unit_order = bicluster_order(routes.frequency)
     return {
-        "pictures": pictures,
+        "images": images,
         "count": int(routes.count.sum()),
         "topk": routes.topk,
         "units_per_example": routes.units_per_example,
@@ -252,38 +265,53 @@ def routes_record(
         "order": {"classes": class_order, "units": [unit + 1 for unit in unit_order]},
         "classes": [
             {
-                "class": class_,
-                "name": name,
-                "pictures": int(routes.count[class_]),
-                "distinct_units": int(routes.distinct[class_]),
-                "overlap_within": _finite(routes.overlap[class_, class_].item()),
-                "nearest": [
-                    {"class": other, "name": names[other], "similarity": similarity}
-                    for other, similarity in neighbours.get(class_, [])
-                ],
-                "units": [
-                    {**about(use.unit), "frequency": use.frequency, "mean_vote": use.mean_vote}
-                    for use in uses.get(class_, [])[:listed]
-                ],
+                **_class_route(routes, names, class_, neighbours.get(class_, []), uses.get(class_, [])),
+                "accuracy": accuracy[class_] if accuracy else None,
             }
-            for class_, name in enumerate(names)
+            for class_ in range(len(names.classes))
         ],
         "units": [
-            {
-                **about(unit),
-                "classes": [
-                    {"class": use.class_, "name": names[use.class_], "frequency": use.frequency,
-                     "mean_vote": use.mean_vote}
-                    for use in served[:listed]
-                ],
-            }
-            for unit, served in sorted(classes_of_units(routes).items())
+            _unit_routes(names, unit, served[:LISTED]) for unit, served in sorted(classes_of_units(routes).items())
         ],
-    }  # fmt: skip
+    }
+
+
+def _class_route(
+    routes: Routes, names: Names, class_: int, neighbours: Sequence[tuple[int, float]], uses: Sequence[Use]
+) -> ClassRoute:
+    nearest: list[Neighbour] = [
+        {"class": other, "name": names.classes[other], "similarity": similarity} for other, similarity in neighbours
+    ]
+    units: list[RouteUnit] = [
+        {**names.unit(use.unit), "frequency": use.frequency, "mean_vote": use.mean_vote} for use in uses[:LISTED]
+    ]
+    return {
+        "class": class_,
+        "name": names.classes[class_],
+        "images": int(routes.count[class_]),
+        "distinct_units": int(routes.distinct[class_]),
+        "overlap_within": _finite(routes.overlap[class_, class_].item()),
+        "nearest": nearest,
+        "units": units,
+        "accuracy": None,
+    }
+
+
+def _unit_routes(names: Names, unit: int, served: Sequence[Use]) -> UnitRoutes:
+    classes: list[Served] = [
+        {
+            "class": use.class_,
+            "name": names.classes[use.class_],
+            "frequency": use.frequency,
+            "mean_vote": use.mean_vote,
+        }
+        for use in served
+    ]
+    return {**names.unit(unit), "classes": classes}
 
 
 def class_accuracy(predictions: Tensor, targets: Sequence[int | None], classes: int) -> list[float | None]:
-    """Share of each class's own pictures that are predicted as it; None where there are none.
+    """Share of each class's own images that are predicted as it; None where there are none.
 
     Args:
         predictions: (V,) predicted classes.

@@ -1,11 +1,11 @@
-"""The votes behind a class score: which units were chosen, and what each of them gave. Pure tensors."""
+"""The votes behind a class score: which units were chosen, and what each of them contributed. Pure tensors."""
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-BLOCK_ELEMENTS = 1 << 21  # votes that are looked at at one time
+from models.heads import Head, in_blocks
 
 
 @dataclass(frozen=True)
@@ -31,31 +31,23 @@ class ClassVotes:
     logit: float
 
 
-def ordered_votes(pooled: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Votes (..., N) p * W_c, largest first, and their units (..., N) from 0; equal votes in the order of their units.
+@torch.inference_mode()
+def class_votes(head: Head, pooled: Tensor, class_: int) -> ClassVotes:
+    """Take a class score apart (paper, Dynamic-K Activation; `percent` as in the authors' figures).
 
     The products are those of the layer, in its precision, so that the same votes are chosen.
 
     Args:
-        pooled: (..., N) pooled features p.
-        weight: (..., N) the weights W_c of each example's class.
-    """
-    return (pooled * weight).sort(descending=True, stable=True)
-
-
-def class_votes(pooled: Tensor, weight: Tensor, bias: float, topk: int) -> ClassVotes:
-    """Take a class score apart (paper, Dynamic-K Activation; `percent` as in the authors' figures).
-
-    Args:
+        head: whose score.
         pooled: (N,) pooled features p.
-        weight: (N,) the class's weights W_c.
-        bias: the class's bias b_c.
-        topk: K; N for a dense head, whose score is the sum of all votes.
+        class_: the class.
     """
-    vote, unit = ordered_votes(pooled, weight)  # (N,)
+    features, classes = pooled[None].to(head.weight.device), torch.tensor([class_], device=head.weight.device)
+    vote, unit = head.votes(features, classes)[0].cpu().sort(descending=True, stable=True)  # (N,)
+    active = head.chosen(features, classes)[0].cpu()[unit]  # (N,)
     vote = vote.double()  # so that they add up
-    active = torch.arange(len(vote)) < topk  # (N,)
     chosen = vote * active
+    bias = head.bias[class_].item()
     return ClassVotes(
         unit=unit,
         vote=vote,
@@ -72,37 +64,21 @@ def _percent_of(part: Tensor, whole: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def predict(head: nn.Linear, pooled: Tensor) -> Tensor:
-    """The classes (V,) that a head, dense or DKA, predicts from pooled features (V, N)."""
-    blocks = pooled.split(max(1, BLOCK_ELEMENTS // pooled.shape[1]))
-    return torch.cat([head(block.to(head.weight.device)).argmax(1).cpu() for block in blocks])
-
-
-def chosen_votes(pooled: Tensor, weight: Tensor, classes: Tensor, topk: int) -> tuple[Tensor, Tensor]:
-    """The units whose votes are chosen, and the votes, largest first; equal votes in the order of their units.
+def largest_votes(head: Head, pooled: Tensor, classes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The units with the largest votes, and these votes, largest first; equal votes in the order of their units.
 
     Args:
+        head: the head.
         pooled: (V, N) pooled features.
-        weight: (C, N) weights of the head.
-        classes: (V,) int64, the explained class of each picture.
-        topk: K; N for a dense head. Fewer than K for its largest votes only.
+        classes: (V,) int64, the explained class of each example.
+        count: how many, at most N.
 
     Returns:
-        units (V, K) int64, from 0, and votes (V, K). Memory beyond them is bounded.
+        units (V, count) int64, from 0, and votes (V, count), on the CPU. Memory beyond them is bounded.
     """
-    rows = max(1, BLOCK_ELEMENTS // pooled.shape[1])
     votes, units = [], []
-    for features, explained in zip(pooled.split(rows), classes.split(rows), strict=True):
-        vote, unit = ordered_votes(features, weight[explained])  # (v, N)
-        votes.append(vote[:, :topk].clone())  # a view would keep all N
-        units.append(unit[:, :topk].clone())
+    for features, own in in_blocks(head, pooled, classes):
+        vote, unit = head.votes(features, own).cpu().sort(descending=True, stable=True)  # (v, N)
+        votes.append(vote[:, :count].clone())  # a view would keep all N
+        units.append(unit[:, :count].clone())
     return torch.cat(units), torch.cat(votes)
-
-
-def times_voted(pooled: Tensor, weight: Tensor, classes: Tensor, topk: int) -> Tensor:
-    """(N,) int64: in how many of V pictures a unit has a part, a chosen vote other than zero; as `chosen_votes`.
-
-    Their sum over V is the number of units per example; a unit of 0 is dead, as far as these pictures tell.
-    """
-    units, votes = chosen_votes(pooled, weight, classes, topk)  # (V, K)
-    return units[votes != 0].bincount(minlength=pooled.shape[1])

@@ -1,10 +1,10 @@
-"""The embedded data set: rendered scenes whose every concept is known to the pixel.
+"""The embedded data set: rendered scenes with pixel-accurate concept labels.
 
     python3 -m loader.mini_places                                # data/mini_places and data/mini_broden
     python3 -m loader.mini_places --root /tmp/small --train 160 --val 32 --broden 64
     python3 -m loader.mini_places --contact_sheet sheet.jpg      # six scenes of each class, to look at
 
-`mini_places` has Places365's layout, `mini_broden` the one of Network Dissection's Broden (Bau et al. 2017).
+`mini_places` has the layout of Places365, `mini_broden` that of Network Dissection's Broden (Bau et al. 2017).
 """
 
 import json
@@ -26,29 +26,30 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 import settings
-from errors import ArgumentParser, UserError, check_ranges, run
-from files import whole_file
 from loader.broden_format import LabelCounts, encode_labels, label_shares, write_tables
-from loader.scenes.colours import name_colours
-from loader.scenes.concepts import COLOURS, LAYERS
-from loader.scenes.render import COMPOSITIONS, Scene, render
+from scenes.colours import name_colours
+from scenes.compositions import COMPOSITIONS
+from scenes.concepts import COLOURS, LAYERS
+from scenes.render import Scene, render
+from util.cli import ArgumentParser, UserError, check_ranges, run
+from util.files import atomic_write
 
-VERSION = 1  # of the renderer: raised when its pictures change, so that older ones are rendered anew
+VERSION = 1  # of the renderer; raise it when the images change, so that older data sets are rendered again
 CLASSES = tuple(sorted(COMPOSITIONS))
 PLACES, BRODEN = "mini_places", "mini_broden"
-SIZE, LABEL_SIZE = 224, 112  # sides of pictures and of label maps, pixels
+SIZE, LABEL_SIZE = 224, 112  # side of images and of label maps, pixels
 
 _SPLITS = ("train", "val", "broden")
 _MANIFEST = "manifest.json"
 _JPEG_QUALITY = 90
-_STALE_SECONDS = 3600  # a temporary folder as old as this is nobody's any more
-_BRODEN_TRAIN_SHARE = 0.7
+_STALE_SECONDS = 3600  # an older temporary folder was left behind by an interrupted run
+_BRODEN_TRAIN_SHARE = 0.7  # of mini_broden's rows, the first; the others are split `val`
 
-# The names of each category; and the categories in Broden's order, with the number that their own labels begin at.
+# The names of each category; the categories in Broden's order, each with its first label number.
 CONCEPTS = {"color": COLOURS, **LAYERS, "scene": CLASSES}
 CATEGORIES = {"color": 1, "object": 21, "part": 121, "material": 201, "scene": 261, "texture": 301}
 
-# As label.csv's column syns has them.
+# Column `syns` of label.csv.
 SYNONYMS = {
     "car": "auto;automobile",
     "grey-c": "gray-c",
@@ -61,10 +62,12 @@ SYNONYMS = {
     "umbrella": "parasol",
 }
 
+Shares = dict[str, dict[int, float]]  # category -> label number -> share of the image's pixels
+
 
 @dataclass(frozen=True)
 class _Task:
-    """A scene to render, and where it goes: `folder`/`name`.jpg, and with labels, `name`_<category>.png beside it."""
+    """A scene to render into `folder`/`name`.jpg and, if it is labelled, `name`_<category>.png beside it."""
 
     class_name: str
     seed: int
@@ -74,10 +77,10 @@ class _Task:
 
 
 def render_scene(class_name: str, seed: int, size: int = SIZE) -> Scene:
-    """The scene that a class and a seed determine, `size` pixels a side: picture and label maps.
+    """Render the scene of a class and a seed, `size` pixels a side: image and label maps.
 
     Raises:
-        UserError: for a class that is not among `CLASSES`.
+        UserError: if the class is not in `CLASSES`.
     """
     if class_name not in CLASSES:
         raise UserError(f"scene class {class_name!r}: expected one of {', '.join(CLASSES)}")
@@ -85,9 +88,9 @@ def render_scene(class_name: str, seed: int, size: int = SIZE) -> Scene:
 
 
 def ensure_mini_places(root: str | os.PathLike, **sizes: Any) -> tuple[Path, Path]:
-    """The folders of mini_places and mini_broden below `root`, rendered if they are not there whole.
+    """Return the folders of mini_places and mini_broden below `root`; render them unless both are complete.
 
-    A complete rendering of any size is taken as it is; `sizes` are those of `render_mini_places`.
+    A complete data set of any size is kept; `sizes` are the arguments of `render_mini_places`.
     """
     root = Path(root)
     if not is_complete(root):
@@ -96,10 +99,11 @@ def ensure_mini_places(root: str | os.PathLike, **sizes: Any) -> tuple[Path, Pat
 
 
 def is_complete(root: str | os.PathLike) -> bool:
-    """Whether `root` has both folders, each with the manifest of this renderer, which is written last."""
+    """Whether `root` has both folders, each with a manifest of this version; manifests are written last."""
     return all(_manifest(Path(root) / name).get("version") == VERSION for name in (PLACES, BRODEN))
 
 
+# Seven parameters: callers set few of them, by name, as with a command line's flags.
 def render_mini_places(
     root: str | os.PathLike,
     train: int = 4000,
@@ -109,47 +113,40 @@ def render_mini_places(
     workers: int | None = None,
     progress: bool = True,
 ) -> None:
-    """Render all scenes, in parallel, and put the two folders in place only when they are whole.
+    """Render all scenes in parallel; both folders appear only when they are complete.
 
     Args:
         root: the folder that gets `mini_places` and `mini_broden`.
-        train: number of training pictures, spread evenly over the classes.
-        val: number of validation pictures.
-        broden: number of pictures of mini_broden.
-        seed: same seed, same pixels, whatever the number of workers.
-        workers: processes; None takes one per core.
-        progress: show a bar, if stderr is a terminal.
+        train: number of training images, spread evenly over the classes.
+        val: number of validation images.
+        broden: number of images of mini_broden.
+        seed: of the data set; the same seed gives the same files, whatever the number of workers.
+        workers: number of processes; None for one per core.
+        progress: show a progress bar if stderr is a terminal.
 
     Raises:
         UserError: if `root` cannot be written.
     """
     root = Path(root)
-    counts = dict(zip(_SPLITS, (train, val, broden), strict=True))
-    print(f"rendering mini_places ({sum(counts.values()):,} pictures) into {root}/ ...", file=sys.stderr)
-    places, scenes = _temporary_folder(root, PLACES), _temporary_folder(root, BRODEN)
+    counts = {"train": train, "val": val, "broden": broden}
+    print(f"rendering mini_places ({sum(counts.values()):,} images) into {root}/ ...", file=sys.stderr)
+    places, labelled = _temporary_folder(root, PLACES), _temporary_folder(root, BRODEN)
     try:
-        tasks = {split: list(_tasks(split, count, seed, places, scenes)) for split, count in counts.items()}
-        with ProcessPoolExecutor(workers) as pool:
-            jobs = pool.map(_render_to_file, chain.from_iterable(tasks.values()), chunksize=8)
-            try:
-                results = list(tqdm(jobs, total=sum(counts.values()), desc="scenes", unit="img",
-                                    disable=None if progress else True, leave=False))  # fmt: skip
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        _write_broden_tables(scenes, tasks["broden"], results[train + val :])
-        for folder in (places, scenes):
-            manifest = {"version": VERSION, "seed": seed, "classes": CLASSES, **counts}
+        tasks = {split: list(_tasks(split, count, seed, places, labelled)) for split, count in counts.items()}
+        shares = _render_all([*chain.from_iterable(tasks.values())], workers, progress)
+        _write_broden_tables(labelled, tasks["broden"], shares[train + val :])
+        manifest = {"version": VERSION, "seed": seed, "classes": CLASSES, **counts}
+        for folder in (places, labelled):
             (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
-        for folder, name in ((scenes, BRODEN), (places, PLACES)):
+        for folder, name in ((labelled, BRODEN), (places, PLACES)):
             _put_in_place(folder, root / name)
     finally:
         shutil.rmtree(places, ignore_errors=True)
-        shutil.rmtree(scenes, ignore_errors=True)
+        shutil.rmtree(labelled, ignore_errors=True)
 
 
 def contact_sheet(file: str | os.PathLike, per_class: int = 6, seed: int = 7, size: int = 160) -> None:
-    """Save a picture with a few scenes of each class, named, two classes to a row; `size` pixels a scene."""
+    """Save an image with a few scenes of each class under its name, two classes a row, `size` pixels a scene."""
     caption, gap = 18, 8
     width = per_class * size + gap
     sheet = Image.new("RGB", (2 * width - gap, -(-len(CLASSES) // 2) * (size + caption)), "white")
@@ -160,7 +157,7 @@ def contact_sheet(file: str | os.PathLike, per_class: int = 6, seed: int = 7, si
         for sample in range(per_class):
             scene = Image.fromarray(render_scene(class_name, seed * 1000 + sample).image)
             sheet.paste(scene.resize((size, size), Image.Resampling.LANCZOS), (left + sample * size, top + caption))
-    with whole_file(file) as temporary:
+    with atomic_write(file) as temporary:
         sheet.save(temporary)
 
 
@@ -168,7 +165,7 @@ def contact_sheet(file: str | os.PathLike, per_class: int = 6, seed: int = 7, si
 
 
 def _temporary_folder(root: Path, name: str) -> Path:
-    """A new folder beside the final one; those that interrupted runs left behind are removed."""
+    """Make a new folder beside the final one; remove those that interrupted runs left behind."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         for left in root.glob(f".{name}-*"):
@@ -182,7 +179,7 @@ def _temporary_folder(root: Path, name: str) -> Path:
 
 
 def _put_in_place(folder: Path, target: Path) -> None:
-    """Rename a finished folder; an older or broken one makes way, a whole one that came first stays."""
+    """Rename a finished folder to its target, in place of an older or incomplete one; an identical one stays."""
     if _manifest(target).get("version") == VERSION and _manifest(target) == _manifest(folder):
         return
     if target.exists():
@@ -190,42 +187,55 @@ def _put_in_place(folder: Path, target: Path) -> None:
     try:
         folder.rename(target)
     except OSError:
-        if _manifest(target).get("version") != VERSION:  # not a race that another process won
+        if _manifest(target).get("version") != VERSION:  # else another process was faster
             raise
 
 
 def _manifest(folder: Path) -> dict:
+    """Read a folder's manifest; empty if it is missing or broken."""
     try:
         return json.loads((folder / _MANIFEST).read_text())
     except (OSError, ValueError):
         return {}
 
 
-def _tasks(split: str, count: int, seed: int, places: Path, scenes: Path) -> Iterable[_Task]:
-    """The scenes of one split; class by class in turn, each with a seed of its own."""
+def _tasks(split: str, count: int, seed: int, places: Path, labelled: Path) -> Iterable[_Task]:
+    """Yield the scenes of one split, the classes in turn, each with its own seed; make their folders."""
     for index in range(count):
         class_name, number = CLASSES[index % len(CLASSES)], index // len(CLASSES) + 1
         own_seed = (seed * len(_SPLITS) + _SPLITS.index(split)) * 1_000_000 + number
-        folder = scenes / "images" / "mini" if split == "broden" else places / split / class_name
+        folder = labelled / "images" / "mini" if split == "broden" else places / split / class_name
         folder.mkdir(parents=True, exist_ok=True)
         yield _Task(class_name, own_seed, folder, f"{class_name}_{number:08d}", split == "broden")
 
 
-# --- one scene ----------------------------------------------------------------------------------------------------
+# --- scenes -------------------------------------------------------------------------------------------------------
 
 
-def _render_to_file(task: _Task) -> dict[str, dict[int, float]]:
-    """Write one scene; returns, by category, the share of the picture that each label has."""
+def _render_all(tasks: list[_Task], workers: int | None, progress: bool) -> list[Shares]:
+    """Render all scenes to files, in parallel; return the shares of their labels in the order of the tasks."""
+    quiet = None if progress else True  # None: quiet unless stderr is a terminal
+    with ProcessPoolExecutor(workers) as pool:
+        jobs = pool.map(_render_to_file, tasks, chunksize=8)
+        try:
+            return list(tqdm(jobs, total=len(tasks), desc="scenes", unit="img", disable=quiet, leave=False))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _render_to_file(task: _Task) -> Shares:
+    """Render one scene to its files; return the shares of its labels, empty if it is not labelled."""
     scene = render(task.class_name, task.seed, SIZE)
     image = Image.fromarray(scene.image)
     image.save(task.folder / f"{task.name}.jpg", quality=_JPEG_QUALITY)
     if not task.labelled:
         return {}
     numbers = label_numbers()
-    # A label pixel stands for 2 x 2 picture pixels: the colour of their mean, the concepts of the lower right one.
+    # A label pixel covers 2 x 2 image pixels: it has the colour of their mean and the concepts of the lower right one.
     codes = {"color": name_colours(np.asarray(image.reduce(SIZE // LABEL_SIZE)))}
     codes.update({layer: scene.labels[layer][1::2, 1::2] for layer in LAYERS})
-    shares = {"scene": {numbers["scene", task.class_name]: 1.0}}
+    shares: Shares = {"scene": {numbers["scene", task.class_name]: 1.0}}
     for category, code in codes.items():
         labels = np.array([0, *(numbers[category, name] for name in CONCEPTS[category])])[code]  # (sh, sw)
         shares[category] = label_shares(labels)
@@ -239,7 +249,7 @@ def _render_to_file(task: _Task) -> dict[str, dict[int, float]]:
 
 @cache
 def label_numbers() -> dict[tuple[str, str], int]:
-    """Label number by (category, name). A name of several categories has one number, from the first of them."""
+    """Return label numbers by (category, name); a name in several categories has one number, from the first of them."""
     numbers: dict[tuple[str, str], int] = {}
     own: dict[str, int] = {}
     for category, first in CATEGORIES.items():
@@ -254,12 +264,12 @@ def label_numbers() -> dict[tuple[str, str], int]:
 
 
 def _spelled(category: str, name: str) -> str:
-    """As in Broden: colours end in -c, scenes in -s."""
+    """Spell a label as Broden does: colours end in -c, scenes in -s."""
     return name + {"color": "-c", "scene": "-s"}.get(category, "")
 
 
-def _write_broden_tables(folder: Path, tasks: list[_Task], shares: list[dict[str, dict[int, float]]]) -> None:
-    """The tables of mini_broden, of what the label maps really have."""
+def _write_broden_tables(folder: Path, tasks: list[_Task], shares: list[Shares]) -> None:
+    """Write the tables of mini_broden; they list only labels that occur."""
     counts = LabelCounts(list(CATEGORIES))
     rows = []
     for number, (task, found) in enumerate(zip(tasks, shares, strict=True)):
@@ -272,7 +282,7 @@ def _write_broden_tables(folder: Path, tasks: list[_Task], shares: list[dict[str
         category: {
             number: _spelled(category, name)
             for (home, name), number in label_numbers().items()
-            if home == category and counts.pictures[category][number]
+            if home == category and counts.images[category][number]
         }
         for category in CATEGORIES
     }
@@ -282,24 +292,24 @@ def _write_broden_tables(folder: Path, tasks: list[_Task], shares: list[dict[str
 def main() -> None:
     """Parse the command line and render."""
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--root", default="data", help="folder that gets mini_places and mini_broden (default data)")
-    parser.add_argument("--train", type=int, default=4000)
-    parser.add_argument("--val", type=int, default=800)
-    parser.add_argument("--broden", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
-    parser.add_argument("--force", action="store_true", help="render anew what is there already")
-    parser.add_argument("--contact_sheet", metavar="FILE", help="only save a picture of six scenes of each class")
+    parser.add_argument("--root", default="data", help="folder for mini_places and mini_broden (default: data)")
+    parser.add_argument("--train", type=int, default=4000, help="number of training images (default: 4000)")
+    parser.add_argument("--val", type=int, default=800, help="number of validation images (default: 800)")
+    parser.add_argument("--broden", type=int, default=1000, help="number of images of mini_broden (default: 1000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the data set (default: 0)")
+    parser.add_argument("--workers", type=int, help="number of processes (default: one per core)")
+    parser.add_argument("--force", action="store_true", help="render again even if the data set is complete")
+    parser.add_argument("--contact_sheet", metavar="FILE", help="only save an image with six scenes of each class")
     args = parser.parse_args()
     for name in _SPLITS:
         if getattr(args, name) < len(CLASSES):
-            raise UserError(f"--{name} {getattr(args, name)}: expected at least {len(CLASSES)}, one of each class")
+            raise UserError(f"--{name} {getattr(args, name)}: expected at least {len(CLASSES)}, one per class")
     check_ranges(args, {"workers": (1, settings.MOST_WORKERS), "seed": (0, 2**32 - 1)})
     if args.contact_sheet:
         contact_sheet(args.contact_sheet)
         return
     if is_complete(args.root) and not args.force:
-        print(f"{args.root} has them already; --force renders anew")
+        print(f"{args.root}: mini_places and mini_broden are complete; --force renders them again")
         return
     if args.force:
         for name in (PLACES, BRODEN):

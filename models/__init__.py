@@ -1,6 +1,18 @@
-"""The networks: ResNets with a dense or a Dynamic-K Activation head, and their snapshots."""
+"""The networks: backbones with a dense or a Dynamic-K Activation head, and their snapshots."""
 
-from models.resnet import MODELS, build_model, mark_of, parse_mark, run_name
-from models.snapshot import load_snapshot
+from models.backbones import build_model, has_dynamic_k, head_of, model_names
+from models.heads import DENSE_MARK, Head, mark_of, parse_mark
+from models.snapshot import load_snapshot, run_name
 
-__all__ = ["MODELS", "build_model", "load_snapshot", "mark_of", "parse_mark", "run_name"]
+__all__ = [
+    "DENSE_MARK",
+    "Head",
+    "build_model",
+    "has_dynamic_k",
+    "head_of",
+    "load_snapshot",
+    "mark_of",
+    "model_names",
+    "parse_mark",
+    "run_name",
+]

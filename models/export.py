@@ -2,8 +2,8 @@
 
 import os
 
-from errors import ArgumentParser, run
 from models.snapshot import load_snapshot, save_snapshot
+from util.cli import ArgumentParser, run
 
 
 def export(source: str | os.PathLike, destination: str | os.PathLike) -> None:

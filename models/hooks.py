@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from errors import UserError
+from util.cli import UserError
 
 
 @contextmanager

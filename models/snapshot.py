@@ -1,4 +1,4 @@
-"""Reading and writing snapshots: our own files, those of the paper's authors, and torchvision's ResNet weights."""
+"""Snapshots: reading and writing our own files, those of the paper's authors, and torchvision's ResNet weights."""
 
 import os
 import pickle
@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from errors import UserError
-from files import whole_file
-from models.resnet import DKA_SUFFIX, MODELS, TRUNKS, build_model
+from models.backbones import DKA_SUFFIX, TRUNKS, build_model, has_dynamic_k, model_names
+from models.heads import HEADS
+from util.cli import UserError
+from util.files import atomic_write
 
 # What a wrapper puts before every key: DataParallel and DistributedDataParallel, torch.compile.
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
-_HEAD_KEYS = frozenset({"fc.weight", "fc.bias", "rfc.weight", "rfc.bias"})
+_HEAD_KEYS = frozenset(f"{name}.{part}" for name in ("fc", "rfc") for part in ("weight", "bias", "mask"))
 # BatchNorm's batch counters: absent from files older than PyTorch 0.4.1, and without effect on any output.
 _COUNTER = "num_batches_tracked"
 
@@ -68,11 +69,11 @@ def _first_line(error: Exception) -> str:
 
 
 def guess_arch(state: dict[str, Tensor]) -> str | None:
-    """Name the architecture whose tensors `state` holds, or None if it is none of `MODELS`."""
+    """Name the architecture whose tensors `state` holds, or None if it is none of `model_names()`."""
 
     def trunk_shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
-        return {key: value.shape for key, value in tensors.items()
-                if key not in _HEAD_KEYS and not key.endswith(_COUNTER)}  # fmt: skip
+        trunk = (key for key in tensors if key not in _HEAD_KEYS and not key.endswith(_COUNTER))
+        return {key: tensors[key].shape for key in trunk}
 
     for trunk in TRUNKS:
         with torch.device("meta"):
@@ -116,48 +117,68 @@ def load_snapshot(
 
     Args:
         path: the .pth file.
-        arch: one of `MODELS`; None takes it from the file, or from the names and number of its tensors.
-        topk: K of a DKA head; None takes it from the file. A value given here wins over the file's.
+        arch: one of `model_names()`; None takes it from the file, or from the names and number of its tensors.
+        topk: K of the head; None takes it from the file. A value given here takes precedence over the file's.
 
     Returns:
         The model in eval mode on the CPU, and the file's metadata: everything but the weights and the training state,
         with `arch`, `topk` (None for a dense head) and `num_classes` filled in.
 
     Raises:
-        UserError: if the file cannot be read, K is known from nowhere or out of range, or any tensor is missing,
-            unexpected, of another shape or not finite, or the metadata are of another kind than ours.
+        UserError: if the file cannot be read, K is unknown or out of range, or any tensor is missing, unexpected, of
+            another shape or not finite, or the metadata are not of the types that train.py writes.
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
-    arch = arch or checkpoint.get("arch") or guess_arch(state)
-    if arch is None:
-        raise UserError(f"snapshot {path}: its tensors are those of none of {', '.join(MODELS)}")
-    if arch not in MODELS:
-        raise UserError(f"snapshot {path}: architecture {arch!r}, expected one of {', '.join(MODELS)}")
-    is_dka = arch.endswith(DKA_SUFFIX)
-    head_weight = "rfc.weight" if is_dka else "fc.weight"
-    if head_weight not in state:
-        raise UserError(f"snapshot {path} does not fit the model: missing: {head_weight}, the head of {arch}")
-    if state[head_weight].dim() != 2:
-        raise UserError(f"snapshot {path}: {head_weight} has {state[head_weight].dim()} dimensions, expected 2")
-    num_classes = len(state[head_weight])
-    if not is_dka:
+    arch = _arch_of(checkpoint, arch, path)
+    head = _head_of(checkpoint, path)
+    num_classes = _num_classes(state, "rfc.weight" if has_dynamic_k(arch) else "fc.weight", arch, path)
+    if head is None and not has_dynamic_k(arch):
         topk = None
     elif topk is None:
         topk = checkpoint.get("topk")
-    if is_dka and type(topk) is not int:  # a bool is an int too
-        raise UserError(
-            f"snapshot {path} does not say its K: name it, with --mark t5 (or TOPK in netdissect) for K = 5"
-        )
-    model = build_model(arch, num_classes, topk)
+        if type(topk) is not int:  # a bool is an int too
+            raise UserError(
+                f"snapshot {path} does not say its K: name it, with --mark t5 (or TOPK in netdissect) for K = 5"
+            )
+    model = build_model(arch, num_classes, topk, head)
     load_state(model, state, path)
     metadata = {key: value for key, value in checkpoint.items() if key not in ("state_dict", "training")}
+    _check_metadata(metadata, num_classes, path)
+    return model.eval(), {**metadata, "arch": arch, "topk": topk, "num_classes": num_classes}
+
+
+def _arch_of(checkpoint: dict[str, Any], arch: str | None, path: str | os.PathLike) -> str:
+    arch = arch or checkpoint.get("arch") or guess_arch(checkpoint["state_dict"])
+    if arch is None:
+        raise UserError(f"snapshot {path}: its tensors are those of none of {', '.join(model_names())}")
+    if arch not in model_names():
+        raise UserError(f"snapshot {path}: architecture {arch!r}, expected one of {', '.join(model_names())}")
+    return arch
+
+
+def _head_of(checkpoint: dict[str, Any], path: str | os.PathLike) -> type[nn.Linear] | None:
+    """The head that a snapshot names; None for its arch's own."""
+    name = checkpoint.get("head")
+    if name is not None and (not isinstance(name, str) or name not in HEADS):
+        raise UserError(f"snapshot {path}: head {name!r}, expected one of {', '.join(HEADS)}")
+    return None if name is None else HEADS[name]
+
+
+def _num_classes(state: dict[str, Tensor], key: str, arch: str, path: str | os.PathLike) -> int:
+    if key not in state:
+        raise UserError(f"snapshot {path} does not fit the model: missing: {key}, the head of {arch}")
+    if state[key].dim() != 2:
+        raise UserError(f"snapshot {path}: {key} has {state[key].dim()} dimensions, expected 2")
+    return len(state[key])
+
+
+def _check_metadata(metadata: dict[str, Any], num_classes: int, path: str | os.PathLike) -> None:
     if not isinstance(metadata.get("dataset", ""), str):
         raise UserError(f"snapshot {path}: dataset {metadata['dataset']!r}, expected a name")
     classes = metadata.get("classes", [""] * num_classes)
     if not isinstance(classes, list) or len(classes) != num_classes or not all(isinstance(c, str) for c in classes):
         raise UserError(f"snapshot {path}: classes, expected a list of {num_classes} names")
-    return model.eval(), {**metadata, "arch": arch, "topk": topk, "num_classes": num_classes}
 
 
 def load_pretrained(model: nn.Module, path: str | os.PathLike) -> list[str]:
@@ -182,8 +203,8 @@ def load_pretrained(model: nn.Module, path: str | os.PathLike) -> list[str]:
 
 
 def save_snapshot(path: str | os.PathLike, checkpoint: dict[str, Any]) -> None:
-    """`torch.save` that leaves either the whole new file or what was there before. Raises UserError as `whole_file`."""
-    with whole_file(path) as temporary, open(temporary, "wb") as file:
+    """`torch.save` that leaves either the whole new file or the old one. Raises UserError as `atomic_write`."""
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
         try:
             torch.save(checkpoint, file)
         except RuntimeError as error:  # the end of torch's own writer hides what the system said before
@@ -203,3 +224,15 @@ def snapshots_of(folder: str | os.PathLike) -> list[Path]:
 def newest_snapshot(folder: str | os.PathLike) -> Path | None:
     """The first of `snapshots_of` a run's folder, None if there is none."""
     return next(iter(snapshots_of(folder)), None)
+
+
+def run_name(arch: str, mark: str, dataset: str) -> str:
+    """The folder of a run below snapshot/ and result/: `pytorch_{arch}_{mark}_{dataset}`.
+
+    Raises:
+        UserError: for a data set's name that no folder can have. Names come from other people's snapshots too: none may
+            lead out of its parent folder.
+    """
+    if not re.fullmatch(r"[^/\\\x00-\x1f\x7f]{1,128}", dataset):
+        raise UserError(f"data set name {dataset!r}: expected the name of a folder, without a path")
+    return f"pytorch_{arch}_{mark}_{dataset}"

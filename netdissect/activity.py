@@ -1,4 +1,4 @@
-"""What one pass keeps of a layer: its thresholds, the maps that reach them, and the pictures its units fire at most."""
+"""What one pass keeps of a layer: thresholds, the maps that exceed them, and the images of largest activation."""
 
 import math
 import tempfile
@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import distributed
 from netdissect.thresholds import LargestActivations
+from util import distributed
 
-MEMORY_BUDGET = 4 << 30  # bytes of maps held in memory; what is above goes to a temporary file
-PRUNE_AT = 1.2  # times what was left by the last pruning
+MEMORY_BUDGET = 4 << 30  # bytes of maps held in memory; further maps go to a temporary file
+PRUNE_AT = 1.2  # prune when the maps in memory have grown to this many times what the last pruning left
 
 
 class ActiveMaps:
-    """Maps of (picture, unit) pairs, float32; most pairs of a layer are never on, and need no place.
+    """Maps of (image, unit) pairs, float32. Most units are off in most images, and those maps are not kept.
 
     Held in memory up to `budget` bytes, then in a temporary file.
     """
@@ -32,17 +32,17 @@ class ActiveMaps:
         self._file: IO[bytes] | None = None
         self.in_memory = 0  # bytes
         self.on_disk = 0  # bytes
-        self.most = 0  # bytes, in memory and on disk, at any time
+        self.most = 0  # bytes, in memory and on disk, at the peak
 
     def put(self, index: int, units: Tensor, maps: Tensor) -> None:
-        """Keep the maps (u, h, w) of the units (u,) for picture `index`."""
+        """Keep the maps (u, h, w) of the units (u,) for image `index`."""
         self._units[index] = units
         size = maps.numel() * 4
         if self.in_memory + size <= self._budget:
             self._maps[index] = maps
             self.in_memory += size
         else:
-            self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the maps
+            self._file = self._file or tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the maps
             self._spilled[index] = (self.on_disk, tuple(maps.shape))
             self._file.seek(self.on_disk)
             self._file.write(maps.contiguous().numpy().data)
@@ -50,17 +50,17 @@ class ActiveMaps:
         self.most = max(self.most, self.in_memory + self.on_disk)
 
     def get(self, index: int) -> tuple[Tensor, Tensor]:
-        """The units (u,), ascending, and the maps (u, h, w) kept for picture `index`."""
+        """The units (u,), ascending, and the maps (u, h, w) kept for image `index`."""
         if index in self._maps:
             return self._units[index], self._maps[index]
         start, shape = self._spilled[index]
-        file = cast(IO[bytes], self._file)  # there is one, since something was spilled
+        file = cast(IO[bytes], self._file)  # open, since this map was spilled to it
         file.seek(start)
         pixels = np.frombuffer(file.read(math.prod(shape) * 4), np.float32)
         return self._units[index], torch.from_numpy(pixels.reshape(shape).copy())
 
     def prune(self, bound: Tensor) -> None:
-        """Forget the maps that nowhere exceed their unit's bound (U,)."""
+        """Drop the maps in memory that nowhere exceed their unit's bound (U,)."""
         for index, maps in self._maps.items():
             units = self._units[index]
             on = maps.amax((1, 2)) > bound[units]
@@ -69,23 +69,23 @@ class ActiveMaps:
                 self.in_memory -= int((~on).sum()) * maps[0].numel() * 4
 
     def absorb(self, other: "StoredMaps") -> None:
-        """Keep the maps of other pictures too."""
-        for picture in other:
-            self.put(picture, *other.get(picture))
+        """Add the maps of other images."""
+        for image in other:
+            self.put(image, *other.get(image))
 
     def save(self, folder: Path) -> None:
-        """Write everything into a folder: maps.f32, picture by picture, and maps.npz, which says what is where."""
-        pictures = sorted(self._units)
-        shapes = np.zeros((len(pictures), 2), int)
+        """Write all maps into a folder: maps.f32, image by image, and maps.npz, their index."""
+        images = sorted(self._units)
+        shapes = np.zeros((len(images), 2), int)
         with open(folder / "maps.f32", "wb") as file:
-            for shape, picture in zip(shapes, pictures, strict=True):
-                maps = self.get(picture)[1]
+            for shape, image in zip(shapes, images, strict=True):
+                maps = self.get(image)[1]
                 shape[:] = maps.shape[1:]
                 file.write(maps.contiguous().numpy().data)
-        units = [self._units[picture].numpy().astype(np.int32) for picture in pictures]
+        units = [self._units[image].numpy().astype(np.int32) for image in images]
         np.savez(
             folder / "maps.npz",
-            pictures=np.array(pictures, int),
+            images=np.array(images, int),
             units=np.concatenate([np.zeros(0, np.int32), *units]),
             counts=np.array([len(own) for own in units], int),
             shapes=shapes,
@@ -93,28 +93,26 @@ class ActiveMaps:
 
 
 class StoredMaps:
-    """Maps that `ActiveMaps.save` wrote, read where they are needed. A copy in another process reads the same file.
+    """Maps that `ActiveMaps.save` wrote, read on demand. A copy in another process reads the same file.
 
     Raises:
-        OSError, ValueError or KeyError if what is in the folder is not whole.
+        OSError, ValueError or KeyError if a file is missing or damaged.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
         with np.load(folder / "maps.npz", allow_pickle=False) as table:
             counts, shapes = table["counts"], table["shapes"]
-            pictures, units = table["pictures"].tolist(), torch.from_numpy(table["units"]).long()
+            images, units = table["images"].tolist(), torch.from_numpy(table["units"]).long()
         ends = np.cumsum(counts * shapes.prod(1))  # in values
         size = int(ends[-1]) if len(ends) else 0
         if (folder / "maps.f32").stat().st_size != 4 * size:
-            raise ValueError("maps.f32 is not whole")
+            raise ValueError("maps.f32 is incomplete")
         values = np.memmap(folder / "maps.f32", np.float32, "c") if size else np.zeros(0, np.float32)
         maps = torch.from_numpy(values).split(np.diff(ends, prepend=0).tolist())
         self._of = {
-            picture: (own, flat.view(len(own), *shape))
-            for picture, own, flat, shape in zip(
-                pictures, units.split(counts.tolist()), maps, shapes.tolist(), strict=True
-            )
+            image: (own, flat.view(len(own), *shape))
+            for image, own, flat, shape in zip(images, units.split(counts.tolist()), maps, shapes.tolist(), strict=True)
         }
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
@@ -123,9 +121,9 @@ class StoredMaps:
     def __iter__(self) -> Iterator[int]:
         return iter(self._of)
 
-    def get(self, picture: int) -> tuple[Tensor, Tensor]:
-        """The units (u,), ascending, and the maps (u, h, w) kept for a picture."""
-        return self._of[picture]
+    def get(self, image: int) -> tuple[Tensor, Tensor]:
+        """The units (u,), ascending, and the maps (u, h, w) kept for an image."""
+        return self._of[image]
 
 
 Maps = TypeVar("Maps", ActiveMaps, StoredMaps)
@@ -138,35 +136,40 @@ class LayerSummary(Generic[Maps]):
     Attributes:
         thresholds: (U,) float64.
         maps: those that exceed their unit's threshold somewhere.
-        top_pictures: (topn, U) the pictures with each unit's largest activations, first the largest.
-        values: activations seen, of all units.
+        top_images: (topn, U) the images with each unit's largest activations, in descending order.
+        values: number of activations seen, of all units.
     """
 
     thresholds: np.ndarray
     maps: Maps
-    top_pictures: np.ndarray
+    top_images: np.ndarray
     values: int
 
+    @property
+    def limits(self) -> Tensor:
+        """(U,) the thresholds in float32, as maps are compared with them."""
+        return torch.from_numpy(self.thresholds).float()
+
     def save(self: "LayerSummary[ActiveMaps]", folder: Path) -> None:
-        """Write everything into a folder."""
+        """Write the summary into a folder."""
         self.maps.save(folder)
-        np.savez(folder / "summary.npz", thresholds=self.thresholds, top_pictures=self.top_pictures, values=self.values)
+        np.savez(folder / "summary.npz", thresholds=self.thresholds, top_images=self.top_images, values=self.values)
 
     @classmethod
     def load(cls, folder: Path) -> "LayerSummary[StoredMaps]":
-        """Read what `save` wrote. Raises OSError, ValueError or KeyError if it is not whole."""
+        """Read what `save` wrote. Raises OSError, ValueError or KeyError if a file is missing or damaged."""
         with np.load(folder / "summary.npz", allow_pickle=False) as table:
-            return LayerSummary(table["thresholds"], StoredMaps(folder), table["top_pictures"], int(table["values"]))
+            return LayerSummary(table["thresholds"], StoredMaps(folder), table["top_images"], int(table["values"]))
 
 
 class LayerActivity:
-    """A layer's record while a pass over N pictures goes on.
+    """A layer's record during the pass over the images.
 
     Args:
         units: U.
-        at_most: an upper bound of the positions that a unit has over all pictures.
-        quantile: share of its activations that a unit's threshold lets through.
-        topn: pictures to remember per unit.
+        at_most: an upper bound of the number of positions that a unit has over all images.
+        quantile: share of its activations that exceed a unit's threshold.
+        topn: images to remember per unit.
         thresholds: (U,) thresholds to use instead of computing them.
     """
 
@@ -178,11 +181,11 @@ class LayerActivity:
         self._pruned_to = 0
         self._topn = topn
         self._peaks = torch.empty(0, units)  # (up to topn, U), descending
-        self._pictures = torch.empty(0, units, dtype=torch.long)
+        self._images = torch.empty(0, units, dtype=torch.long)
         self._values = 0
 
     def add(self, indices: Sequence[int], maps: Tensor) -> None:
-        """Take in the maps (B, U, h, w) of B pictures."""
+        """Take in the maps (B, U, h, w) of B images."""
         self._values += maps.numel()
         if self._largest is not None:
             self._largest.add(maps.transpose(0, 1).flatten(1))  # (U, B * h * w)
@@ -191,31 +194,29 @@ class LayerActivity:
         for index, unit_maps, unit_peaks in zip(indices, maps, peaks, strict=True):
             on = (unit_peaks > bound).nonzero()[:, 0]  # (u,)
             self.maps.put(index, on, unit_maps[on])
-        pictures = torch.tensor(indices)[:, None].expand(-1, self.units)  # (B, U)
-        self._peaks, self._pictures = self._highest(
-            torch.cat([self._peaks, peaks]), torch.cat([self._pictures, pictures])
-        )
+        images = torch.tensor(indices)[:, None].expand(-1, self.units)  # (B, U)
+        self._peaks, self._images = self._highest(torch.cat([self._peaks, peaks]), torch.cat([self._images, images]))
         if self.maps.in_memory > PRUNE_AT * self._pruned_to:
             self.maps.prune(bound)
             self._pruned_to = self.maps.in_memory
 
     def finish(self) -> LayerSummary[ActiveMaps]:
-        """End of the pass. Under torchrun all processes' records become one, but for the maps: each has its own."""
+        """End the pass. Under torchrun the processes' records are merged, except the maps: each keeps its own."""
         if self._largest is not None:
-            self._largest = LargestActivations.union(distributed.everyones(self._largest))
+            self._largest = LargestActivations.union(distributed.all_gather(self._largest))
         thresholds = cast(np.ndarray, self._given) if self._largest is None else self._largest.thresholds()
         self.maps.prune(torch.from_numpy(thresholds).float())
-        peaks, pictures = zip(*distributed.everyones((self._peaks, self._pictures)), strict=True)
-        self._peaks, self._pictures = self._highest(torch.cat(peaks), torch.cat(pictures))
-        values = sum(distributed.everyones(self._values))
-        return LayerSummary(thresholds, self.maps, self._pictures.numpy(), values)
+        peaks, images = zip(*distributed.all_gather((self._peaks, self._images)), strict=True)
+        self._peaks, self._images = self._highest(torch.cat(peaks), torch.cat(images))
+        values = sum(distributed.all_gather(self._values))
+        return LayerSummary(thresholds, self.maps, self._images.numpy(), values)
 
     def _bound(self) -> Tensor:
         return torch.from_numpy(self._given).float() if self._largest is None else self._largest.bound
 
-    def _highest(self, peaks: Tensor, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each unit's peaks (n, U) in these pictures (n, U) the topn highest; the first of equally high pictures."""
-        by_picture = pictures.argsort(dim=0)
-        peaks, pictures = peaks.gather(0, by_picture), pictures.gather(0, by_picture)
+    def _highest(self, peaks: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Of each unit's peaks (n, U) in these images (n, U), the topn highest; the lowest image number wins a tie."""
+        by_image = images.argsort(dim=0)
+        peaks, images = peaks.gather(0, by_image), images.gather(0, by_image)
         order = peaks.sort(dim=0, descending=True, stable=True).indices[: self._topn]
-        return peaks.gather(0, order), pictures.gather(0, order)
+        return peaks.gather(0, order), images.gather(0, order)

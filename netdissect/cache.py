@@ -1,4 +1,4 @@
-"""Layer summaries of earlier runs that can be used again, with the proof that they can."""
+"""Layer summaries kept for later runs, with the key of the arguments that made them."""
 
 import hashlib
 import json
@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-import distributed
-from files import writing
 from netdissect.activity import ActiveMaps, LayerSummary, StoredMaps
 from netdissect.broden import Broden
+from util import distributed
+from util.files import writing
 
-_FORMAT = 2  # raised when what is stored changes
+_FORMAT = 3  # raised when the stored content changes
 _KEY = "key.json"  # written last
 
 
@@ -30,7 +30,7 @@ def model_fingerprint(model: nn.Module) -> str:
 
 
 def data_fingerprint(broden: Broden) -> str:
-    """SHA-256 of which pictures there are, in which order, and the size and date of each file."""
+    """SHA-256 of the images' paths, in order, with the size and date of each file."""
     digest = hashlib.sha256()
     for row in broden.rows:
         about = row.file.stat()
@@ -39,45 +39,50 @@ def data_fingerprint(broden: Broden) -> str:
 
 
 def load(folder: Path, key: dict[str, Any]) -> tuple[LayerSummary[StoredMaps] | None, str | None]:
-    """The summary that was stored under `key`, or None and the reason why what is there cannot be used."""
+    """Load the summary that was stored under `key`.
+
+    Returns:
+        The summary and None; or None and why the stored one cannot be used, a clause such as 'is damaged'; or None
+        and None where nothing is stored.
+    """
     if not folder.is_dir():
         return None, None
     try:
         stored = json.loads((folder / _KEY).read_text())
         other = [name for name, value in {"format": _FORMAT, **key}.items() if stored.get(name) != value]
         if other:
-            return None, f"made with another {', '.join(other)}"
+            return None, f"was made with another {', '.join(other)}"
         return LayerSummary.load(folder), None
     except (OSError, ValueError, KeyError) as error:
-        return None, f"not whole ({error})"
+        return None, f"is damaged ({error})"
 
 
 def store(folder: Path, key: dict[str, Any], summary: LayerSummary[ActiveMaps]) -> LayerSummary[StoredMaps]:
-    """Store a summary of one pass; under torchrun that of all processes, each of which has the maps of its pictures.
+    """Store the summary of one pass; under torchrun, each process passes the maps of its own images.
 
     Returns:
-        The whole summary, read from the folder: all processes must see it.
+        The complete summary, read from the folder, which all processes must be able to see.
     """
     parts = folder.with_name(f".{folder.name}-parts")
-    if distributed.is_first():
+    if distributed.is_main_process():
         shutil.rmtree(parts, ignore_errors=True)
-    distributed.wait()
-    if not distributed.is_first():
+    distributed.barrier()
+    if not distributed.is_main_process():
         part = parts / str(distributed.rank())
         part.mkdir(parents=True)
         summary.maps.save(part)
-    distributed.wait()
-    if distributed.is_first():
-        for other in range(1, distributed.world()):
+    distributed.barrier()
+    if distributed.is_main_process():
+        for other in range(1, distributed.world_size()):
             summary.maps.absorb(StoredMaps(parts / str(other)))
         _save(folder, key, summary)
         shutil.rmtree(parts, ignore_errors=True)
-    distributed.wait()
+    distributed.barrier()
     return LayerSummary.load(folder)
 
 
 def _save(folder: Path, key: dict[str, Any], summary: LayerSummary[ActiveMaps]) -> None:
-    """Store a summary, in place of any other; the folder appears only when it is whole."""
+    """Store a summary in place of any other; the folder appears only when complete."""
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

@@ -1,6 +1,7 @@
-"""What the units of a layer do on every picture: preprocessing, and the one pass over the data."""
+"""Activation maps of layers: preprocessing, and the one pass of the network over all images."""
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -8,28 +9,28 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-import distributed
 import settings as project
-from engine import progress
-from errors import UserError
 from models.hooks import layer_outputs
 from netdissect.broden import Broden
+from util import distributed
+from util.cli import UserError
+from util.progress import progress
 
-# Network Dissection's own numbers (RGB, of 0..255), not torchvision's: the default, so that tallies are comparable.
+# Network Dissection's own mean and scale (RGB, 0 to 255), not torchvision's: the default, to keep tallies comparable.
 _NETDISSECT_MEAN = (124.6901, 118.6897, 109.5388)
 _NETDISSECT_SCALE = 255 * 0.224
 
 
-def preprocess_netdissect(pictures: Tensor) -> Tensor:
-    """RGB pictures (B, H, W, 3) uint8 -> (B, 3, H, W) float32: minus the mean, divided by 255 * 0.224."""
-    mean = pictures.new_tensor(_NETDISSECT_MEAN, dtype=torch.float32)
-    return ((pictures - mean) / _NETDISSECT_SCALE).permute(0, 3, 1, 2)
+def preprocess_netdissect(images: Tensor) -> Tensor:
+    """RGB images (B, H, W, 3) uint8 -> (B, 3, H, W) float32: minus the mean, divided by 255 * 0.224."""
+    mean = images.new_tensor(_NETDISSECT_MEAN, dtype=torch.float32)
+    return ((images - mean) / _NETDISSECT_SCALE).permute(0, 3, 1, 2)
 
 
-def preprocess_imagenet(pictures: Tensor) -> Tensor:
-    """RGB pictures (B, H, W, 3) uint8 -> (B, 3, H, W) float32: torchvision's, which the networks were trained with."""
-    mean, std = (pictures.new_tensor(values, dtype=torch.float32) for values in (project.MEAN, project.STD))
-    return ((pictures / 255 - mean) / std).permute(0, 3, 1, 2)
+def preprocess_imagenet(images: Tensor) -> Tensor:
+    """RGB images (B, H, W, 3) uint8 -> (B, 3, H, W) float32: torchvision's, as in training."""
+    mean, std = (images.new_tensor(values, dtype=torch.float32) for values in (project.MEAN, project.STD))
+    return ((images / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 PREPROCESS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -38,8 +39,8 @@ PREPROCESS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class _Pictures(Dataset):
-    """(index, picture (H, W, 3) uint8) of a Broden folder, each at its own size."""
+class _Images(Dataset):
+    """The images of a Broden folder, each at its own size: (index, (H, W, 3) uint8)."""
 
     def __init__(self, broden: Broden):
         self._broden = broden
@@ -48,15 +49,15 @@ class _Pictures(Dataset):
         return len(self._broden)
 
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        return index, torch.from_numpy(np.array(self._broden.picture(index)))
+        return index, torch.from_numpy(np.array(self._broden.image(index)))
 
 
 def _by_size(samples: list[tuple[int, Tensor]]) -> list[tuple[list[int], Tensor]]:
-    """Split a batch into groups of equally large pictures: (indices, pictures (B, H, W, 3))."""
+    """Split a batch into groups of images of one size: (indices, images (B, H, W, 3))."""
     groups: dict[torch.Size, list[tuple[int, Tensor]]] = {}
     for sample in samples:
         groups.setdefault(sample[1].shape, []).append(sample)
-    return [([i for i, _ in group], torch.stack([picture for _, picture in group])) for group in groups.values()]
+    return [([i for i, _ in group], torch.stack([image for _, image in group])) for group in groups.values()]
 
 
 @torch.inference_mode()
@@ -64,26 +65,33 @@ def stream_features(
     model: nn.Module,
     layers: Sequence[str],
     broden: Broden,
-    device: torch.device,
     preprocess: str = "netdissect",
     batch_size: int = 64,
     workers: int = 0,
 ) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
-    """One pass of the network over all pictures, in float32.
+    """Pass all images through the network once, in float32, on the device of its parameters.
 
-    Under torchrun each process gets every so-manieth batch: the batches, and so their numbers, are those of one
-    process alone.
+    Under torchrun the processes take batches in turn. The batches are those of a single process, and so are the maps.
+
+    Args:
+        model: in eval mode.
+        layers: dotted names, as in `model.named_modules()`.
+        broden: the images.
+        preprocess: a key of `PREPROCESS`.
+        batch_size: images per batch; one that has images of several sizes is split by size.
+        workers: processes that read images; 0: this one.
 
     Yields:
-        The numbers of B pictures and, by layer, their maps (B, U, h, w) on the CPU. Pictures of one batch are equally
-        large; the order is that of the folder but within `batch_size` pictures.
+        The numbers of B images of one size, and by layer their maps (B, U, h, w) on the CPU. Batches come in the
+        folder's order.
 
     Raises:
-        UserError: for a layer that is not there or whose output is not of shape (B, U, h, w).
+        UserError: for a layer that the model lacks or whose output is not of shape (B, U, h, w).
     """
-    batches = torch.arange(len(broden)).split(batch_size)[distributed.rank() :: distributed.world()]
+    batches = torch.arange(len(broden)).split(batch_size)[distributed.rank() :: distributed.world_size()]
     own = [batch.tolist() for batch in batches]
-    loader = DataLoader(_Pictures(broden), batch_sampler=own, num_workers=workers, collate_fn=_by_size)
+    loader = DataLoader(_Images(broden), batch_sampler=own, num_workers=workers, collate_fn=_by_size)
+    device = _device_of(model)
     total = sum(map(len, own))
     with layer_outputs(model, layers) as outputs, progress(total=total, desc="features", unit="img") as bar:
         for groups in loader:
@@ -94,14 +102,17 @@ def stream_features(
 
 
 @torch.inference_mode()
-def map_sizes(
-    model: nn.Module, layers: Sequence[str], height: int, width: int, device: torch.device
-) -> dict[str, tuple[int, int]]:
-    """How many units each layer has, and how many positions its maps for a picture of height x width pixels."""
+def map_sizes(model: nn.Module, layers: Sequence[str], height: int, width: int) -> dict[str, tuple[int, int]]:
+    """By layer, its number of units, and the positions of a map for an image of height x width pixels."""
     with layer_outputs(model, layers) as outputs:
-        model(torch.zeros(1, 3, height, width, device=device))
+        model(torch.zeros(1, 3, height, width, device=_device_of(model)))
         maps = {layer: _maps(layer, outputs[layer]) for layer in layers}
     return {layer: (shape[1], shape[2] * shape[3]) for layer, shape in ((layer, maps[layer].shape) for layer in layers)}
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    """That of its weights and buffers; the CPU for a model that has none."""
+    return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
 
 
 def _maps(layer: str, output: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""The activation above which a unit counts as on: an exact quantile of all its activations over the data set."""
+"""A unit's threshold, above which it is on: an exact quantile of all its activations over the data set."""
 
 import math
 import os
@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from errors import UserError
+from util.cli import UserError
 
 
 class LargestActivations:
-    """The largest activations of each of U units while they stream by: as many as the quantile needs, no more.
+    """The largest activations of each of U units, collected from a stream: only as many as the quantile needs.
 
     Definition of the threshold: `np.quantile(activations, 1 - quantile)`, linear between the two nearest activations,
-    over all positions of all pictures. Of n activations it needs only the n - floor((n - 1) * (1 - quantile)) largest.
+    over all positions of all images. Of n activations it needs only the n - floor((n - 1) * (1 - quantile)) largest.
 
     Args:
         units: U.
-        at_most: an upper bound of n, the activations that each unit will have.
-        quantile: share of its activations that a unit's threshold lets through.
+        at_most: an upper bound of n, the number of activations that each unit will have.
+        quantile: share of its activations that exceed a unit's threshold.
     """
 
     def __init__(self, units: int, at_most: int, quantile: float):
@@ -39,13 +39,13 @@ class LargestActivations:
 
     @property
     def bound(self) -> Tensor:
-        """(U,) what no threshold can be below, whatever follows: it only grows. -inf until enough was seen."""
+        """(U,) a lower bound of the final thresholds, which only grows; -inf until enough activations were seen."""
         if self._largest.shape[1] < self._needed:
             return torch.full((len(self._largest),), -math.inf)
         return self._largest.amin(1)
 
     def thresholds(self) -> np.ndarray:
-        """(U,) float64, the quantile of what was seen."""
+        """(U,) float64, the quantile of the activations seen."""
         self._merge()
         position = (self._seen - 1) * self._upper
         below = math.floor(position)
@@ -56,7 +56,7 @@ class LargestActivations:
 
     @classmethod
     def union(cls, parts: Sequence["LargestActivations"]) -> "LargestActivations":
-        """What one record would be that had seen everything that these have, made with the same arguments."""
+        """Merge records of disjoint parts of the data, made with the same arguments, into one of all of it."""
         for part in parts:
             part._merge()
         whole = parts[0]
@@ -71,7 +71,7 @@ class LargestActivations:
 
 
 def read_thresholds(path: str | os.PathLike, units: int) -> np.ndarray:
-    """A quantile.npy that the user gives, (U,). Raises UserError if it is unreadable or of another shape."""
+    """Read a quantile.npy that the user gives, (U,). Raises UserError if it is unreadable or of another shape."""
     try:
         thresholds = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -79,5 +79,5 @@ def read_thresholds(path: str | os.PathLike, units: int) -> np.ndarray:
     if not isinstance(thresholds, np.ndarray) or thresholds.shape != (units,):
         raise UserError(f"quantile file {path}: shape {np.shape(thresholds)}, expected ({units},), a number per unit")
     if thresholds.dtype.kind not in "fiu" or not np.isfinite(thresholds).all():
-        raise UserError(f"quantile file {path}: not all of it are finite numbers")
+        raise UserError(f"quantile file {path}: expected finite numbers only")
     return thresholds.astype(np.float64)

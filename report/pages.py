@@ -10,20 +10,11 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from files import whole_file
+from explain.naming import class_name, plain_label, unit_name, unit_title
+from util.files import atomic_write
 
 _TEMPLATES = Path(__file__).with_name("templates")
-_SUFFIX = re.compile(r"-[sc]$")
 _DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)[0-9]", re.IGNORECASE)  # no files on Windows
-
-
-def plain_label(label: str) -> str:
-    """A Broden label for people: `bakery_shop-s` and `blue-c` (scenes, colours) lose that suffix, nothing else."""
-    return _SUFFIX.sub("", label)
-
-
-def _spaced(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _signed(value: float, digits: int = 2) -> str:
@@ -45,7 +36,13 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        label=plain_label, spaced=_spaced, signed=_signed, number=_number, path=lambda path: quote(path)
+        label=plain_label,
+        unit_name=unit_name,
+        unit_title=unit_title,
+        spaced=class_name,
+        signed=_signed,
+        number=_number,
+        path=lambda path: quote(path),
     )
     for name, file in (("style", "style.css"), ("script", "page.js"), ("matrix_script", "matrix.js")):
         environment.globals[name] = Markup((_TEMPLATES / file).read_text(encoding="utf-8"))
@@ -67,5 +64,5 @@ def file_name(name: str, taken: set[str]) -> str:
 def write_page(path: str | os.PathLike, template: str, **values: Any) -> None:
     """Render a template of report/templates to a file."""
     html = _environment().get_template(template).render(**values)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(html, encoding="utf-8")

@@ -11,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+import demo
 import train
+from training import TrainConfig, train_and_evaluate
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +26,7 @@ CATEGORIES = ["tundra", "beach", "bakery-shop"]
 
 
 def write_tree(root: Path, categories=CATEGORIES, per_class=(4, 2), size=(72, 64)) -> Path:
-    """A Places365-style tree of noisy pictures, each class of its own colour; one of them grey."""
+    """A Places365-style tree of noisy images, each class of its own colour; one of them grey."""
     generator = np.random.default_rng(0)
     for split, count in zip(("train", "val"), per_class, strict=True):
         for number, name in enumerate(sorted(categories)):
@@ -33,8 +35,8 @@ def write_tree(root: Path, categories=CATEGORIES, per_class=(4, 2), size=(72, 64
             for index in range(count):
                 pixels = generator.integers(0, 120, (*size[::-1], 3), np.uint8)
                 pixels[..., number % 3] += 120
-                picture = Image.fromarray(pixels)
-                (picture.convert("L") if index == 1 else picture).save(folder / f"{index:08d}.jpg")
+                image = Image.fromarray(pixels)
+                (image.convert("L") if index == 1 else image).save(folder / f"{index:08d}.jpg")
     return root
 
 
@@ -59,23 +61,19 @@ def write_broden(root: Path, categories: list[str], labels: list[dict], images: 
             csv.writer(file).writerows([header, *rows])
 
     table("category.csv", ["name", "first", "last", "count", "frequency"], [[c, 1, 999, 0, 0] for c in categories])
-    table(
-        "label.csv",
-        ["number", "name", "category", "frequency", "coverage", "syns"],
-        [
-            [label["number"], label["name"], ";".join(f"{c}(1)" for c in label["coverage"]), 1,
-             sum(label["coverage"].values()), ""]
-            for label in labels
-        ],
-    )  # fmt: skip
+    label_rows = []
+    for label in labels:
+        coverage = label["coverage"]
+        cell = ";".join(f"{category}(1)" for category in coverage)
+        label_rows.append([label["number"], label["name"], cell, 1, sum(coverage.values()), ""])
+    table("label.csv", ["number", "name", "category", "frequency", "coverage", "syns"], label_rows)
     for category in categories:
         own = [label for label in labels if category in label["coverage"]]
-        table(
-            f"c_{category}.csv",
-            ["code", "number", "name", "frequency", "coverage"],
-            [[code, own_label["number"], own_label["name"], 1, own_label["coverage"][category]]
-             for code, own_label in enumerate(own, start=1)],
-        )  # fmt: skip
+        category_rows = [
+            [code, label["number"], label["name"], 1, label["coverage"][category]]
+            for code, label in enumerate(own, start=1)
+        ]
+        table(f"c_{category}.csv", ["code", "number", "name", "frequency", "coverage"], category_rows)
     rows = []
     for image in images:
         pixels = np.asarray(image["pixels"], np.uint8)
@@ -97,7 +95,7 @@ def write_broden(root: Path, categories: list[str], labels: list[dict], images: 
 
 
 def write_small_broden(root: Path, count: int = 6, size: int = 64) -> Path:
-    """A Broden folder of random pictures, big enough for a ResNet: objects per pixel, scenes per image."""
+    """A Broden folder of random images, big enough for a ResNet: objects per pixel, scenes per image."""
     generator = np.random.default_rng(1)
     labels = [
         {"number": 1, "name": "sky", "coverage": {"object": 3.0}},
@@ -131,20 +129,24 @@ def broden(tmp_path_factory) -> Path:
 
 
 def run_train(root, *flags):
-    """train.py's main, writing below `root`."""
-    patch = pytest.MonkeyPatch()
-    with patch.context() as context:
-        context.setattr(train, "ROOT", root)
-        defaults = ["--epochs", "2", "--batch_size", "4", "--lr", "0.01", "--workers", "0", "--device", "cpu"]
-        return train.main(train.get_args_parser().parse_args([*defaults, *map(str, flags)]))
+    """Train as train.py does with these flags, writing below `root`."""
+    defaults = ["--epochs", 2, "--batch_size", 4, "--lr", 0.01, "--workers", 0, "--device", "cpu"]
+    args = train.get_args_parser().parse_args(list(map(str, [*defaults, *flags])))
+    return train_and_evaluate(TrainConfig(**vars(args)), root)
+
+
+def run_demo(*flags):
+    """Explain as demo.py does with these flags; returns the content of explain.json."""
+    defaults = ["--workers", 0, "--device", "cpu"]
+    return demo.main(demo.get_args_parser().parse_args(list(map(str, [*defaults, *flags]))))
 
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost", "", None}
-reached_for: list[str] = []  # what lies beyond this machine
+reached_for: list[str] = []  # hosts beyond this machine that any code tried to reach
 
 
 def pytest_configure(config):
-    """No test reaches beyond this machine, nor does any code that a test runs in this process or one forked from it."""
+    """Refuse the network to this process, and to those forked from it."""
     sys.addaudithook(_refuse_network)
 
 
@@ -158,6 +160,7 @@ def _refuse_network(event, arguments):
 
 
 def call(*command, cwd=ROOT):
+    """Run Python with these arguments, without a GPU; returns the finished process and what it printed."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
         [sys.executable, *map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True

@@ -18,8 +18,12 @@ from selenium.webdriver.support.select import Select  # noqa: E402
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
 
-UNITS = [(44, "object", "sea", 0.3), (7, "color", "blue-c", 0.2), (101, "object", "<script>alert(1)</script>", 0.1),
-         (9, "part", "sail", 0.02)]  # fmt: skip
+UNITS = [
+    (44, "object", "sea", 0.3),
+    (7, "color", "blue-c", 0.2),
+    (101, "object", "<script>alert(1)</script>", 0.1),
+    (9, "part", "sail", 0.02),
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +34,38 @@ def page(tmp_path_factory):
     for unit, category, label, score in UNITS:
         for name in (f"unit-{unit}.jpg", f"unit-{unit}-outline.jpg"):
             Image.fromarray(np.full((144, 3 * 144, 3), unit, np.uint8)).save(folder / "layer4" / name)
-        units.append({"unit": unit, "category": category, "label": label, "score": score, "chance": 0.1, "also": [],
-                      "strip": f"layer4/unit-{unit}.jpg", "outlines": f"layer4/unit-{unit}-outline.jpg"})  # fmt: skip
-    write_page(folder / "layer4.html", "dissection.html", layer="layer4", model="m", data="d", pictures=3,
-               iou_mode="lite", threshold=0.04, units=units, categories=["color", "object", "part"], interpretable=3,
-               detectors=[], by_category=[], chance=None, graph=None, topn=3, strip_width=432,
-               strip_height=144)  # fmt: skip
+        units.append(
+            {
+                "unit": unit,
+                "category": category,
+                "label": label,
+                "score": score,
+                "chance": 0.1,
+                "also": [],
+                "strip": f"layer4/unit-{unit}.jpg",
+                "outlines": f"layer4/unit-{unit}-outline.jpg",
+            }
+        )
+    write_page(
+        folder / "layer4.html",
+        "dissection.html",
+        layer="layer4",
+        model="m",
+        data="d",
+        images=3,
+        iou_mode="lite",
+        threshold=0.04,
+        units=units,
+        categories=["color", "object", "part"],
+        interpretable=3,
+        detectors=[],
+        by_category=[],
+        chance=None,
+        graph=None,
+        topn=3,
+        strip_width=432,
+        strip_height=144,
+    )
     return (folder / "layer4.html").as_uri()
 
 
@@ -43,9 +73,18 @@ def page(tmp_path_factory):
 def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking",
-                 "disable-component-update", "disable-sync", "disable-dev-shm-usage", "window-size=1200,900",
-                 f"user-data-dir={tmp_path_factory.mktemp('profile')}"):  # fmt: skip
+    for flag in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        "disable-dev-shm-usage",
+        "window-size=1200,900",
+        f"user-data-dir={tmp_path_factory.mktemp('profile')}",
+    ):
         options.add_argument(f"--{flag}")
     options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")  # no network
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -93,7 +132,7 @@ def test_filter_and_sort(opened):
 def test_zoom_and_keys(opened):
     dialog = opened.find_element(By.CSS_SELECTOR, "[data-zoomed]")
     caption = dialog.find_element(By.CSS_SELECTOR, "[data-caption]")
-    opened.find_element(By.CSS_SELECTOR, "#unit-44 img").click()  # in its middle: the second of three pictures
+    opened.find_element(By.CSS_SELECTOR, "#unit-44 img").click()  # in its middle: the second of three images
     assert dialog.get_attribute("open")
     assert caption.text == "sea, unit 44, 2 of 3"
     dialog.send_keys(Keys.ARROW_RIGHT)
@@ -134,7 +173,7 @@ EVIL = """</script>'"><img src=x onerror=alert(1)>"""  # out of text, attributes
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """The pages of eight explained pictures, in which a class and all units have a hostile name."""
+    """The pages of eight explained images, in which a class and all units have a hostile name."""
     folder = tmp_path_factory.mktemp("report")
     explained = write_report(folder, ["beach", EVIL, "forest_path"], topk=5, count=8, concept="<b>sea")
     (folder / "vis").mkdir(exist_ok=True)
@@ -148,8 +187,10 @@ def explanation(browser, report):
     browser.get((report[0] / "explain.html").as_uri())
     yield browser, report[1]
     assert not browser.get_log("browser")
-    assert all(entry.startswith("file:") or entry.startswith("data:") for entry in browser.execute_script(
-        "return performance.getEntriesByType('resource').map(entry => entry.name)"))  # fmt: skip
+    assert all(
+        entry.startswith("file:") or entry.startswith("data:")
+        for entry in browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    )
 
 
 def indices(browser):
@@ -161,7 +202,7 @@ def choose(browser, which, text):
     Select(browser.find_element(By.CSS_SELECTOR, which)).select_by_visible_text(text)
 
 
-def test_pictures_are_searched_filtered_and_sorted(explanation):
+def test_images_are_searched_filtered_and_sorted(explanation):
     browser, images = explanation
     assert indices(browser) == [image["index"] for image in images]
     right = [image["index"] for image in images if image["prediction"] == image["target"]]
@@ -172,8 +213,11 @@ def test_pictures_are_searched_filtered_and_sorted(explanation):
     choose(browser, "[data-filter]", "wrong")
     assert indices(browser) == wrong
     choose(browser, "[data-filter]", "all")
-    for text, key, sign in (("most certain", "probability", -1), ("least certain", "probability", 1),
-                            ("index", "index", 1)):  # fmt: skip
+    for text, key, sign in (
+        ("most certain", "probability", -1),
+        ("least certain", "probability", 1),
+        ("index", "index", 1),
+    ):
         choose(browser, "[data-sort]", text)
         assert indices(browser) == [i["index"] for i in sorted(images, key=lambda i: sign * i[key])]
     choose(browser, "[data-sort]", "largest share")
@@ -190,24 +234,24 @@ def test_pictures_are_searched_filtered_and_sorted(explanation):
     assert indices(browser) == []
 
 
-def test_a_picture_is_enlarged_and_left(explanation):
+def test_an_image_is_enlarged_and_left(explanation):
     browser, images = explanation
     dialog = browser.find_element(By.CSS_SELECTOR, "[data-zoomed]")
     caption = dialog.find_element(By.CSS_SELECTOR, "[data-caption]")
     browser.find_element(By.CSS_SELECTOR, "#image-3 .look img").click()
     assert dialog.get_attribute("open") and caption.text.startswith(images[0]["prediction_name"].replace("_", " "))
     dialog.send_keys(Keys.ARROW_RIGHT)
-    assert caption.text.startswith(f"<b>sea, unit {images[0]['units'][0]['unit']},")
+    assert caption.text.startswith(f"<b>sea (unit {images[0]['units'][0]['unit']}),")
     for _ in range(5):
         dialog.send_keys(Keys.ARROW_RIGHT)
-    assert caption.text.startswith(images[1]["prediction_name"].replace("_", " "))  # the next picture
+    assert caption.text.startswith(images[1]["prediction_name"].replace("_", " "))  # the next image
     dialog.send_keys(Keys.ARROW_LEFT)
-    assert f"unit {images[0]['units'][4]['unit']}," in caption.text
+    assert f"(unit {images[0]['units'][4]['unit']})," in caption.text
     dialog.send_keys(Keys.ESCAPE)
     assert not dialog.get_attribute("open")
 
 
-def test_a_link_leads_to_a_picture(explanation):
+def test_a_link_leads_to_a_image(explanation):
     browser, _ = explanation
     browser.find_element(By.CSS_SELECTOR, "[data-search]").send_keys("no such thing")
     browser.execute_script("location.hash = '#image-9'")
@@ -219,7 +263,7 @@ def test_a_link_leads_to_a_picture(explanation):
     assert browser.find_element(By.CSS_SELECTOR, ":target").get_attribute("id") == "image-9"
 
 
-def test_from_a_picture_to_its_unit_and_class(explanation):
+def test_from_a_image_to_its_unit_and_class(explanation):
     browser, images = explanation
     browser.find_element(By.CSS_SELECTOR, "#image-3 .sum a.concept").click()
     assert browser.current_url.endswith(f"units.html#unit-{images[0]['units'][0]['unit']}")
@@ -234,8 +278,11 @@ def test_hostile_labels_are_text_on_every_page(browser, report):
     folder, _ = report
     for page in sorted(folder.rglob("*.html")):
         browser.get(page.as_uri())
-        assert not [image for image in browser.find_elements(By.CSS_SELECTOR, "img[onerror], td > b:not([class])")
-                    if image.text != "bias" and "other units" not in image.text]  # fmt: skip
+        assert not [
+            image
+            for image in browser.find_elements(By.CSS_SELECTOR, "img[onerror], td > b:not([class])")
+            if image.text != "bias" and "other units" not in image.text
+        ]
         assert not browser.get_log("browser"), page
     browser.get((folder / "units.html").as_uri())
     assert browser.find_element(By.CSS_SELECTOR, "article h2").text == "<b>sea"
@@ -244,13 +291,13 @@ def test_hostile_labels_are_text_on_every_page(browser, report):
 def test_the_matrix_is_read_and_enlarged(browser, report):
     browser.set_window_size(1200, 900)
     browser.get((report[0] / "classes.html").as_uri())
-    picture = browser.find_element(By.CSS_SELECTOR, "[data-matrix] img")
-    width = picture.size["width"]
-    webdriver.ActionChains(browser).move_to_element_with_offset(picture, 3 - width // 2, 0).perform()
-    assert "% of its pictures" in browser.find_element(By.CSS_SELECTOR, "[data-cell]").text
+    image = browser.find_element(By.CSS_SELECTOR, "[data-matrix] img")
+    width = image.size["width"]
+    webdriver.ActionChains(browser).move_to_element_with_offset(image, 3 - width // 2, 0).perform()
+    assert "% of its images" in browser.find_element(By.CSS_SELECTOR, "[data-cell]").text
     browser.find_element(By.CSS_SELECTOR, "[data-zoom-by='1.5']").click()
-    assert picture.size["width"] == pytest.approx(1.5 * width, rel=0.01)
-    picture.click()
+    assert image.size["width"] == pytest.approx(1.5 * width, rel=0.01)
+    image.click()
     assert "/class/" in browser.current_url
 
 

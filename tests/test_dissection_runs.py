@@ -8,14 +8,17 @@ import time
 
 import pytest
 import torch
-from test_pipeline import ROOT
+from conftest import ROOT
 
-from errors import UserError
-from files import alone_in
-from models import build_model
+from models import build_model, load_snapshot
 from models.snapshot import save_snapshot
+from netdissect import dissect as dissect_module
 from netdissect import main as dissection
-from netdissect.tally import read_tally
+from netdissect.broden import Broden
+from netdissect.dissect import PassConfig, TallyConfig, measure_layers, score_layer
+from netdissect.tally import read_tally, write_tally
+from util.cli import UserError
+from util.files import lock_folder
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +31,8 @@ def snapshot(tmp_path_factory):
 
 
 def flags(snapshot, broden, output, **more):
-    return {"model_file": str(snapshot), "data_directory": str(broden), "output_folder": str(output), "gpu": "False",
-            "workers": "0", "chance_rounds": "1", "topn": "1", **more}  # fmt: skip
+    own = {"model_file": str(snapshot), "data_directory": str(broden), "output_folder": str(output)}
+    return {**own, "gpu": "False", "workers": "0", "chance_rounds": "1", "topn": "1", **more}
 
 
 def dissect(*args, **more):
@@ -41,24 +44,40 @@ def undisturbed(snapshot, broden, tmp_path_factory):
     return dissect(snapshot, broden, tmp_path_factory.mktemp("undisturbed"))
 
 
-def test_a_second_run_takes_the_measurements_of_the_first(snapshot, broden, tmp_path, undisturbed, monkeypatch):
+def test_layers_are_dissected_with_plain_values_too(snapshot, broden, tmp_path, undisturbed):
+    model = load_snapshot(snapshot)[0].to(memory_format=torch.channels_last)
+    images = Broden(broden)
+    summaries = measure_layers(model, images, {"layer4": tmp_path / "cache"}, PassConfig(topn=1))
+    layer = score_layer("layer4", summaries["layer4"], images, TallyConfig(chance_rounds=0))
+    write_tally(tmp_path / "tally.csv", layer.rows)
+    assert (tmp_path / "tally.csv").read_bytes() == undisturbed
+    assert layer.chance is None
+
+
+def test_a_second_run_reuses_the_activations_of_the_first(snapshot, broden, tmp_path, undisturbed, monkeypatch):
     dissect(snapshot, broden, tmp_path, clean="False")
-    monkeypatch.setattr(dissection, "stream_features", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(dissect_module, "stream_features", lambda *_: pytest.fail("a second pass"))
     assert dissect(snapshot, broden, tmp_path, clean="True") == undisturbed
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("change, reason", [({"quantile": "0.01"}, "another quantile"), ({"topn": "2"}, "another topn"),
-                                            ({"preprocess": "imagenet"}, "another preprocess")])  # fmt: skip
-def test_a_cache_of_other_settings_is_not_taken(snapshot, broden, tmp_path, caplog, change, reason):
+@pytest.mark.parametrize(
+    "change, reason",
+    [
+        ({"quantile": "0.01"}, "another quantile"),
+        ({"topn": "2"}, "another topn"),
+        ({"preprocess": "imagenet"}, "another preprocess"),
+    ],
+)
+def test_a_cache_of_other_settings_is_not_reused(snapshot, broden, tmp_path, caplog, change, reason):
     dissect(snapshot, broden, tmp_path, clean="False")
     with caplog.at_level("INFO"):
         changed = dissect(snapshot, broden, tmp_path, **change)
-    assert f"was made with {reason}: measuring anew" in caplog.text
+    assert f"not reusing {tmp_path / 'cache'}, which was made with {reason}\n" in caplog.text
     assert changed == dissect(snapshot, broden, tmp_path / "fresh", **change)
 
 
-def test_a_cache_of_another_model_or_broken_is_not_taken(snapshot, broden, tmp_path, caplog, undisturbed):
+def test_a_cache_of_another_model_or_damaged_is_not_reused(snapshot, broden, tmp_path, caplog, undisturbed):
     torch.manual_seed(1)
     other = tmp_path / "other.pth"
     save_snapshot(other, {"state_dict": build_model("resnet18_fc_ma", 3, 5).state_dict(), "topk": 5})
@@ -70,16 +89,26 @@ def test_a_cache_of_another_model_or_broken_is_not_taken(snapshot, broden, tmp_p
     maps.write_bytes(maps.read_bytes()[:-4])
     with caplog.at_level("INFO"):
         assert dissect(snapshot, broden, tmp_path / "o") == undisturbed
-    assert "not whole (maps.f32 is not whole)" in caplog.text
+    assert "is damaged (maps.f32 is incomplete)" in caplog.text
 
 
-@pytest.mark.parametrize("stage", ["stream_features", "count", "chance_scores", "write_report"])
-def test_a_run_that_fails_in_a_stage_can_be_repeated(snapshot, broden, tmp_path, undisturbed, monkeypatch, stage):
+@pytest.mark.parametrize(
+    "module, stage",
+    [
+        (dissect_module, "stream_features"),
+        (dissect_module, "count"),
+        (dissect_module, "chance_scores"),
+        (dissection, "write_report"),
+    ],
+)
+def test_a_run_that_fails_in_a_stage_can_be_repeated(
+    snapshot, broden, tmp_path, undisturbed, monkeypatch, module, stage
+):
     def fail(*_):
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as context:
-        context.setattr(dissection, stage, fail)
+        context.setattr(module, stage, fail)
         with pytest.raises(RuntimeError, match="power cut"):
             dissect(snapshot, broden, tmp_path)
     assert dissect(snapshot, broden, tmp_path) == undisturbed
@@ -100,7 +129,7 @@ def test_kill_9_in_each_stage(snapshot, broden, tmp_path, undisturbed, sign):
 
 
 def test_two_runs_in_one_folder(snapshot, broden, tmp_path):
-    with alone_in(tmp_path), pytest.raises(UserError, match="another run is writing to it"):
+    with lock_folder(tmp_path), pytest.raises(UserError, match="another run is writing to it"):
         dissect(snapshot, broden, tmp_path)
     dissect(snapshot, broden, tmp_path)
 
@@ -121,8 +150,14 @@ def test_two_processes_give_the_results_of_one(snapshot, broden, tmp_path, batch
             assert (tmp_path / "two" / file).read_bytes() == (tmp_path / "one" / file).read_bytes(), file
 
 
-@pytest.mark.parametrize("model, layer, units", [("resnet50", "layer3.1.conv2", 256), ("vgg11", "features.18", 512),
-                                                 ("densenet121", "features.denseblock1", 256)])  # fmt: skip
+@pytest.mark.parametrize(
+    "model, layer, units",
+    [
+        ("resnet50", "layer3.1.conv2", 256),
+        ("vgg11", "features.18", 512),
+        ("densenet121", "features.denseblock1", 256),
+    ],
+)
 def test_torchvisions_networks(broden, tmp_path, model, layer, units):
     layers = f"{layer},features" if model == "vgg11" else layer
     settings = flags("none", broden, tmp_path, model=model, feature_names=layers)
@@ -131,5 +166,5 @@ def test_torchvisions_networks(broden, tmp_path, model, layer, units):
     for path in tallies:
         name = path.parent.name if len(tallies) > 1 else layer
         assert (path.parent / "html" / f"{name}.html").is_file()
-    if model == "resnet50":  # random weights are the same ones each time
+    if model == "resnet50":  # random weights are equal in every run
         assert dissect("none", broden, tmp_path / "again", model=model, feature_names=layer) == tallies[0].read_bytes()

@@ -10,10 +10,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from test_pipeline import ROOT
+from conftest import ROOT
 
-from errors import UserError
 from netdissect.broden import Broden
+from util.cli import UserError
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +52,19 @@ def test_fetch(download, server, tmp_path, broden, capsys):
     assert len(Broden(target)) == len(Broden(broden))
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]
     download.fetch("tiny", tmp_path, "http://127.0.0.1:1/", md5)  # nothing to do
-    assert "is there already" in capsys.readouterr().out
+    assert "already exists" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name, md5, message", [("tiny", "0" * 32, "corrupted"), ("gone", None, "404"),
-                                                ("other", None, "no other/index.csv in it"),
-                                                ("bad", None, "not a zip file")])  # fmt: skip
-def test_what_is_not_it(download, server, tmp_path, name, md5, message):
+@pytest.mark.parametrize(
+    "name, md5, message",
+    [
+        ("tiny", "0" * 32, "corrupted"),
+        ("gone", None, "404"),
+        ("other", None, "no other/index.csv in it"),
+        ("bad", None, "not a zip file"),
+    ],
+)
+def test_another_archive_is_refused(download, server, tmp_path, name, md5, message):
     with pytest.raises(UserError, match=message):
         download.fetch(name, tmp_path, server[0], md5)
     assert not (tmp_path / name).exists()

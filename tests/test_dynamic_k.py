@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from models import dynamic_k
-from models.dynamic_k import DynamicKLinear, choose_votes
+from models.dynamic_k import DynamicKLinear
+from models.selection import choose_votes
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def test_worked_by_hand():
 
 @pytest.mark.parametrize("topk", [1, 2, 5, 17, 40])
 @pytest.mark.parametrize("batch", [(), (7,), (2, 3), (0,)])
-def test_equals_plain_formula(topk, batch):
+def test_matches_the_plain_formula(topk, batch):
     torch.manual_seed(topk)
     layer = DynamicKLinear(40, 11, topk=topk)
     x = torch.randn(*batch, 40, requires_grad=True)
@@ -69,7 +69,7 @@ CASES = {
 
 @pytest.mark.parametrize("mode", ["eager", "compiled"])
 @pytest.mark.parametrize("case", CASES)
-def test_chooses_k_different_votes_that_are_the_largest(case, mode):
+def test_chooses_the_k_largest_votes(case, mode):
     choose = (
         choose_votes
         if mode == "eager"
@@ -87,8 +87,8 @@ def test_chooses_k_different_votes_that_are_the_largest(case, mode):
 
 @pytest.mark.parametrize("mode", ["eager", "compiled"])
 @pytest.mark.parametrize("topk", [1, 5, 20, 40])
-def test_not_a_number_stays_one(topk, mode):
-    """As in the plain formula, whatever the sign of the NaN, and all other outputs are what they would be."""
+def test_nan_propagates_as_in_the_plain_formula(topk, mode):
+    """Whatever the sign of the NaN; all other outputs are unchanged."""
     torch.manual_seed(topk)
     layer = DynamicKLinear(96, 7, topk=topk)
     x = torch.randn(4, 96)
@@ -99,7 +99,7 @@ def test_not_a_number_stays_one(topk, mode):
     assert_close(forward(x), plain(x, layer.weight, layer.bias, topk), rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
-def test_flushing_denormals_makes_no_difference():
+def test_k_different_votes_with_denormals_flushed():
     if not torch.set_flush_denormal(True):
         pytest.skip("not supported by this processor")
     try:
@@ -115,13 +115,13 @@ def test_blocks_make_no_difference(monkeypatch):
     for topk in (4, 20):
         whole = choose_votes(x, weight, topk)
         for elements in (1, 400):  # a row at a time; all rows and two classes, the last block smaller
-            monkeypatch.setattr(dynamic_k, "BLOCK_ELEMENTS", elements)
-            monkeypatch.setattr(dynamic_k, "CACHED_ELEMENTS", elements // 4)
+            monkeypatch.setattr("models.selection.BLOCK_ELEMENTS", elements)
+            monkeypatch.setattr("models.selection.CACHED_ELEMENTS", elements // 4)
             assert torch.equal(choose_votes(x, weight, topk), whole)
         monkeypatch.undo()
 
 
-def test_all_votes_are_a_linear_layer():
+def test_all_votes_make_a_linear_layer():
     layer = DynamicKLinear(9, 4, topk=9)
     linear = torch.nn.Linear(9, 4)
     linear.load_state_dict(layer.state_dict())
@@ -133,8 +133,11 @@ def test_gradient_is_exact_in_float64():
     torch.manual_seed(1)
     layer = DynamicKLinear(6, 3, topk=2, dtype=torch.float64)
     x = torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, w, b: torch.func.functional_call(layer, {"weight": w, "bias": b}, (x,)),
-                                    (x, layer.weight, layer.bias))  # fmt: skip
+
+    def formula(x, weight, bias):
+        return torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (x,))
+
+    assert torch.autograd.gradcheck(formula, (x, layer.weight, layer.bias))
 
 
 def test_ties_choose_exactly_k():
@@ -147,7 +150,7 @@ def test_ties_choose_exactly_k():
     assert x.grad.sum(1).tolist() == [6.0] * 5  # 3 classes, each through 2 votes of weight 1
 
 
-def test_relu_zeros():
+def test_zero_votes_after_relu():
     """Post-ReLU features with negative weights: the zero votes are the largest ones and are chosen."""
     torch.manual_seed(2)
     layer = DynamicKLinear(32, 6, topk=5)
@@ -156,17 +159,17 @@ def test_relu_zeros():
 
 
 @pytest.mark.parametrize("topk", [0, -1, 10, 2.0, True, None])
-def test_topk_out_of_range(topk):
+def test_rejects_topk_out_of_range(topk):
     with pytest.raises(ValueError, match="topk must be an integer from 1 to in_features = 9"):
         DynamicKLinear(9, 4, topk=topk)
 
 
-def test_input_of_another_width():
+def test_rejects_an_input_of_another_width():
     with pytest.raises(ValueError, match=r"shape \(\.\.\., 9\), got \(2, 8\)"):
         DynamicKLinear(9, 4, topk=3)(torch.randn(2, 8))
 
 
-def test_shows_k_and_can_do_without_bias():
+def test_repr_shows_k_and_bias_is_optional():
     layer = DynamicKLinear(9, 4, bias=False, topk=3)
     assert repr(layer) == "DynamicKLinear(in_features=9, out_features=4, bias=False, topk=3)"
     x = torch.randn(2, 9)
@@ -198,8 +201,8 @@ def test_compiles_without_graph_breaks(topk):
             assert_close(compiled(x), expected)
 
 
-def test_adds_little_memory():
-    """At 33.6 million votes, a tenth of what the plain formula needs would be 27 MB; its votes alone are 134 MB."""
+def test_needs_a_tenth_of_the_plain_formulas_memory():
+    """At 33.6 million votes a tenth is 27 MB; the plain formula's votes alone are 134 MB."""
     layer = DynamicKLinear(512, 256, topk=5)
     x = torch.randn(256, 512, requires_grad=True)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
@@ -214,7 +217,7 @@ def test_adds_little_memory():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_gpu_equals_cpu():
+def test_gpu_matches_cpu():
     torch.manual_seed(5)
     layer = DynamicKLinear(64, 20, topk=5)
     x = torch.randn(16, 64, requires_grad=True)
@@ -229,7 +232,7 @@ def test_gpu_equals_cpu():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("topk", [5, 40])
-def test_gpu_holds_a_part_of_the_votes_at_a_time(topk):
+def test_never_stores_all_votes_on_a_gpu(topk):
     layer = DynamicKLinear(512, 512, topk=topk).cuda()
     x = torch.randn(256, 512, device="cuda", requires_grad=True)
     before = torch.cuda.memory_allocated()

@@ -9,52 +9,57 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_small_broden
-from easydict import EasyDict
 from torch import nn
 
-import settings
-from errors import UserError
 from experiments import claims, data, measure, report, results
-from experiments.heads import ByMagnitude, StraightThrough, apply_variant, elastic_nets, linear, pruned
-from experiments.plan import FULL, KS, QUICK, SEEDS, Run, plan
-from explain.routes import routes_of
+from experiments.heads import elastic_nets
+from experiments.plan import FULL, KS, QUICK, SEEDS, VARIANTS, Run, plan
+from experiments.tables import ACCURACY, CONCEPTS, FAITHFULNESS, POINTING, ROUTES
+from explain.routes import overlaps, routes_of, within_and_between
+from loader.datasets import spec_of
+from loader.images import read_image
 from loader.mini_places import render_mini_places
-from loader.places365 import read_image
 from models import build_model
 from models.dynamic_k import DynamicKLinear
+from models.heads import HEADS, ByMagnitudeHead, DenseHead, PrunedHead
 from netdissect.broden import Broden
 from netdissect.tally import TallyRow
+from util.cli import UserError
 
 WEIGHT = torch.tensor([[4.0, 3.0, 2.0, -1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]])
 
 
-def dka(weight, topk):
-    layer = DynamicKLinear(weight.shape[1], weight.shape[0], topk=topk)
+def dka(weight, topk, head=DynamicKLinear):
+    layer = head(weight.shape[1], weight.shape[0], topk=topk)
     layer.load_state_dict({"weight": weight, "bias": torch.zeros(len(weight))})
     return layer.eval()
 
 
 def test_votes_of_each_kind_of_head():
     pooled, classes = torch.ones(1, 8), torch.tensor([0])
-    dense = measure.votes_of(linear(WEIGHT, torch.zeros(2)), pooled, classes)
-    assert dense.chosen[0].tolist() == [True] * 4 + [False] * 4
+    dense = measure.votes_of(DenseHead.of(WEIGHT, torch.zeros(2)), pooled, classes)
+    assert dense.active[0].tolist() == [True] * 4 + [False] * 4
     assert dense.shown.tolist() == [[0, 1, 2, 3, -1]]
     few = measure.votes_of(dka(WEIGHT, 2), pooled, classes)
-    assert few.chosen[0].nonzero().flatten().tolist() == [0, 1]
+    assert few.active[0].nonzero().flatten().tolist() == [0, 1]
     assert few.shown.tolist() == [[0, 1, -1, -1, -1]]
-    by_size = dka(torch.tensor([[1.0, -3.0, 2.0, 0.5, 0.0, 0.0, 0.0, 0.0]] * 2), 2)
-    by_size.__class__ = ByMagnitude
-    assert measure.votes_of(by_size, pooled, classes).chosen[0].nonzero().flatten().tolist() == [1, 2]
+    by_size = dka(torch.tensor([[1.0, -3.0, 2.0, 0.5, 0.0, 0.0, 0.0, 0.0]] * 2), 2, ByMagnitudeHead)
+    assert measure.votes_of(by_size, pooled, classes).active[0].nonzero().flatten().tolist() == [1, 2]
     assert by_size(pooled).tolist() == [[-1.0, -1.0]]
 
 
 def test_overlaps_by_hand():
     sets = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 1, 0], [0, 0, 0]], dtype=torch.bool)
-    within, between = measure.overlaps(sets, torch.tensor([0, 0, 1, 1]))
+
+    def means(sets, classes):
+        count = classes.bincount()
+        return within_and_between(overlaps(sets, classes, len(count)), count)
+
+    within, between = means(sets, torch.tensor([0, 0, 1, 1]))
     assert within == pytest.approx((1 / 3 + 0) / 2)
     assert between == pytest.approx((1 + 0 + 1 / 3 + 0) / 4)
-    assert measure.overlaps(sets[[3, 3]], torch.tensor([0, 0]))[0] == 1.0
-    assert math.isnan(measure.overlaps(sets[:2], torch.tensor([0, 1]))[0])
+    assert means(sets[[3, 3]], torch.tensor([0, 0]))[0] == 1.0
+    assert math.isnan(means(sets[:2], torch.tensor([0, 1]))[0])
 
 
 def test_measures_agree_with_the_product():
@@ -65,7 +70,7 @@ def test_measures_agree_with_the_product():
     with torch.no_grad():
         targets = head(pooled).argmax(1)
     found = measure.measure_head(head, pooled, targets)
-    routes = routes_of(pooled, head.weight.detach(), targets, 5)
+    routes = routes_of(head, pooled, targets)
     assert (found["top1"], found["top5"], found["active_units"]) == (100, 100, 5)
     assert found["overlap_within"] == pytest.approx(routes.overlap_within)
     assert found["overlap_between"] == pytest.approx(routes.overlap_between)
@@ -76,23 +81,25 @@ def test_measures_agree_with_the_product():
 
 
 def test_shares_and_faithfulness_by_hand():
-    found = measure.measure_head(linear(WEIGHT.repeat(3, 1), torch.zeros(6)), torch.ones(1, 8), torch.tensor([0]))
+    found = measure.measure_head(DenseHead.of(WEIGHT.repeat(3, 1), torch.zeros(6)), torch.ones(1, 8), torch.tensor([0]))
     assert found["active_units"] == 4 and found["residual"] == pytest.approx(0, abs=1e-9)
-    lone = measure.measure_head(linear(torch.eye(6), torch.zeros(6)), 50 * torch.eye(6), torch.arange(6))
+    lone = measure.measure_head(DenseHead.of(torch.eye(6), torch.zeros(6)), 50 * torch.eye(6), torch.arange(6))
     assert lone["deletion"] == pytest.approx(0.1 + 0.9 / 6, abs=0.01)
     assert lone["insertion"] == pytest.approx(0.9 + 0.1 / 6, abs=0.01)
 
 
 def test_accuracy_by_k():
     pooled = torch.tensor([[1.0, 0, 0, 0, 0.9, 0.9, 0.9, 0.9]])
-    head = linear(torch.tensor([[1.0] * 4 + [0.0] * 4, [0.0] * 4 + [1.0] * 4]), torch.zeros(2))
+    head = DenseHead.of(torch.tensor([[1.0] * 4 + [0.0] * 4, [0.0] * 4 + [1.0] * 4]), torch.zeros(2))
     assert measure.accuracy_by_k(head, pooled, torch.tensor([0]), (1, 8)) == {"1": 100.0, "8": 0.0}
 
 
 def test_pruned_heads_keep_the_largest_weights_and_the_bias():
-    head = linear(torch.tensor([[1.0, -3.0, 2.0], [0.5, 0.1, 0.2]]), torch.tensor([1.0, 2.0]))
-    assert pruned(head, 1).weight.tolist() == [[0, -3, 0], [0.5, 0, 0]]
-    assert pruned(head, 1).bias.tolist() == [1, 2]
+    head = DenseHead.of(torch.tensor([[1.0, -3.0, 2.0], [0.5, 0.1, 0.2]]), torch.tensor([1.0, 2.0]))
+    pruned = PrunedHead.freeze(head, 1)
+    assert (pruned.weight * pruned.mask).tolist() == [[0, -3, 0], [0.5, 0, 0]]
+    assert pruned.bias.tolist() == [1, 2]
+    assert pruned(torch.ones(1, 3)).tolist() == [[-2.0, 2.5]]
 
 
 def test_elastic_nets_become_denser_and_take_raw_features():
@@ -108,14 +115,16 @@ def test_elastic_nets_become_denser_and_take_raw_features():
 
 def test_variants():
     torch.manual_seed(0)
-    model = build_model("resnet18_fc_ma", 3, 2)
     x = torch.rand(4, 512, requires_grad=True)
-    plain = model.rfc(x)
-    through = apply_variant(model, "straight-through").rfc
-    assert isinstance(through, StraightThrough) and torch.allclose(through(x), plain, atol=1e-6)
+    heads = []
+    for variant in ("", "straight-through"):
+        torch.manual_seed(0)
+        heads.append(build_model("resnet18_fc_ma", 3, 2, head=HEADS[VARIANTS[variant]] if variant else None).rfc)
+    plain, through = heads
+    assert torch.allclose(through(x), plain(x), atol=1e-6)
     through(x).sum().backward()
     assert torch.allclose(through.weight.grad, x.sum(0).expand(3, -1), atol=1e-5)  # a dense layer's
-    fixed = apply_variant(build_model("resnet18_fc_ma", 3, 2), "no bias").rfc.bias
+    fixed = build_model("resnet18_fc_ma", 3, 2, head=HEADS[VARIANTS["no bias"]]).rfc.bias
     assert not fixed.requires_grad and fixed.tolist() == [0, 0, 0]
 
 
@@ -138,23 +147,12 @@ def test_pointing_by_hand(tmp_path):
     scenes = measure.look_at(_Constant(), broden, workers=0)
     assert scenes.maps.shape == (2, 2, 4, 4)
     rows = [TallyRow(1, "scene", "beach-s", 0.5, {}), TallyRow(2, "object", "sky", 0.01, {})]
-    head = linear(torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.zeros(2))
-    head = nn.Linear(2, 2)
-    head.load_state_dict({"weight": torch.tensor([[1.0, 1.0], [0.0, 0.0]]), "bias": torch.zeros(2)})
-    measure_shown = measure.SHOWN
-    try:
-        measure.SHOWN = 2
-        found = measure.pointing(head, scenes, rows)
-    finally:
-        measure.SHOWN = measure_shown
+    head = DenseHead.of(torch.tensor([[1.0, 1.0], [0.0, 0.0]]), torch.zeros(2))
+    found = measure.pointing(head, scenes, rows)
     assert (found["named"], found["present"], found["present_by_chance"]) == (0.5, 0.5, 0.5)  # beach is in the second
-    assert math.isnan(found["pointing"])  # a label of the whole picture has no place
+    assert math.isnan(found["pointing"])  # a label of the whole image has no place
     rows = [TallyRow(1, "object", "sky", 0.5, {}), TallyRow(2, "object", "sea", 0.5, {})]
-    try:
-        measure.SHOWN = 2
-        found = measure.pointing(head, scenes, rows)
-    finally:
-        measure.SHOWN = measure_shown
+    found = measure.pointing(head, scenes, rows)
     assert (found["named"], found["present"]) == (1, 1)
     areas = [(broden.labels(i).pixels[0] == number).mean() for i in (0, 1) for number in (1, 2)]
     assert found["pointing_by_chance"] == pytest.approx(np.mean(areas))
@@ -175,8 +173,9 @@ def test_the_plan_has_what_the_study_promises():
     assert len(names) == len(set(names))
     for dataset in FULL:
         for seed in SEEDS:
-            assert {run.k for run in plan() if (run.dataset, run.head, run.seed, run.variant) ==
-                    (dataset, "dka", seed, "")} == set(KS)  # fmt: skip
+            assert {
+                run.k for run in plan() if (run.dataset, run.head, run.seed, run.variant) == (dataset, "dka", seed, "")
+            } == set(KS)
     assert {run.dataset for run in plan(quick=True)} == set(QUICK)
 
 
@@ -188,15 +187,34 @@ def made_up(gain=5.0):
             for head, k in (("dense", None), ("dka", 5), ("pruned", 5)):
                 own = head == "dka"
                 row = dict.fromkeys(
-                    [column.metric for columns in (report.ACCURACY, report.ROUTES, report.FAITHFULNESS) for column in
-                     columns], 0.5)  # fmt: skip
-                row |= {"dataset": dataset, "head": head, "k": k, "seed": seed, "variant": "", "seconds": 60.0,
-                        "run": f"{dataset}{head}{seed}", "commit": "abc", "cores": 2, "cpu": "X", "python": "3",
-                        "torch": "2", "torchvision": "0", "numpy": "2", "scikit-learn": "1"}  # fmt: skip
-                row |= {"top1": 80 + gain * own + 0.1 * seed, "residual": 0.2 if own else 0.9, "overlap_within":
-                        0.99 + 0.001 * seed, "overlap_between": 0.1, "deletion": 0.2 + 0.01 * seed}  # fmt: skip
+                    [column.metric for columns in (ACCURACY, ROUTES, FAITHFULNESS) for column in columns], 0.5
+                )
+                row |= {
+                    "dataset": dataset,
+                    "head": head,
+                    "k": k,
+                    "seed": seed,
+                    "variant": "",
+                    "seconds": 60.0,
+                    "run": f"{dataset}{head}{seed}",
+                    "commit": "abc",
+                    "cores": 2,
+                    "cpu": "X",
+                    "python": "3",
+                    "torch": "2",
+                    "torchvision": "0",
+                    "numpy": "2",
+                    "scikit-learn": "1",
+                }
+                row |= {
+                    "top1": 80 + gain * own + 0.1 * seed,
+                    "residual": 0.2 if own else 0.9,
+                    "overlap_within": 0.99 + 0.001 * seed,
+                    "overlap_between": 0.1,
+                    "deletion": 0.2 + 0.01 * seed,
+                }
                 if dataset == "mini_places":
-                    row |= dict.fromkeys([column.metric for column in report.CONCEPTS + report.POINTING], 0.25)
+                    row |= dict.fromkeys([column.metric for column in CONCEPTS + POINTING], 0.25)
                     row["lite_interpretable"] = 100 + (30 - 40 * seed) * own
                 rows.append(row)
     return rows
@@ -206,11 +224,14 @@ def test_the_document_says_what_the_rows_say(tmp_path):
     (tmp_path / "README.md").write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     report.main(made_up(), tmp_path)
     text = (tmp_path / "docs" / "RESULTS.md").read_text()
-    assert "**No loss of accuracy, mini_places: holds.** K = 5 stands 5.00 ± 0.00 points" in text
+    assert (
+        "**No loss of accuracy, mini_places: holds.** K = 5 minus the dense head of the same seed: 5.00 ± 0.00 points"
+        in text
+    )
     assert "by few units, Fashion-MNIST: holds." in text
     assert "human concepts, mini_places: cannot tell." in text
     assert "Routes are dynamic, mini_places: does not hold." in text
-    assert "0.30 hours in sum, on 2 cores of X" in text
+    assert "0.30 hours in total, on 2 cores of X" in text
     assert "| DKA, K = 5 | 85.10 ± 0.25 |" in text
     readme = (tmp_path / "README.md").read_text()
     assert readme.startswith("before") and readme.endswith("after\n") and "old" not in readme
@@ -222,8 +243,10 @@ def test_the_document_says_what_the_rows_say(tmp_path):
 
 @pytest.mark.parametrize("top1, fits", [(80.1, True), (90.0, False)])
 def test_check_repeats_a_run(tmp_path, monkeypatch, capsys, top1, fits):
-    rows = [{"dataset": "fashion_mnist", "head": "dka", "k": 5, "seed": seed, "variant": "", "top1": 80 + 0.1 * seed}
-            for seed in SEEDS]  # fmt: skip
+    rows = [
+        {"dataset": "fashion_mnist", "head": "dka", "k": 5, "seed": seed, "variant": "", "top1": 80 + 0.1 * seed}
+        for seed in SEEDS
+    ]
     monkeypatch.setattr(results, "read", lambda: rows)
     monkeypatch.setattr(claims, "in_own_process", lambda one, _: [{**one.record(), "top1": top1}])
     if fits:
@@ -267,9 +290,8 @@ def test_runs_share_the_cores_and_wait_for_the_network_that_they_need(tmp_path, 
     assert max(most) == 2
 
 
-def test_of_runs_at_one_time_one_draws_the_scenes_and_the_others_take_them(tmp_path, monkeypatch):
+def test_of_concurrent_runs_one_renders_the_scenes_and_the_others_use_them(tmp_path, monkeypatch):
     render_mini_places(tmp_path / "data", train=16, val=16, broden=16, workers=1, progress=False)
-    monkeypatch.setitem(settings.DATASETS, "mini_places", EasyDict(settings.DATASETS.mini_places))
     copied = []
     monkeypatch.setattr(data, "_split_index", lambda *_: copied.append(time.sleep(0.2)))
 
@@ -279,9 +301,11 @@ def test_of_runs_at_one_time_one_draws_the_scenes_and_the_others_take_them(tmp_p
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(prepare, range(2))
     assert first == second and len(copied) == 1
-    pictures = list(first[0].rglob("*.jpg"))
-    assert len(pictures) == 32
-    assert {read_image(path).size for path in pictures} == {(64, 64)}
+    assert (first.source.spec.size, first.source.spec.training.epochs) == (64, 1)
+    assert spec_of("mini_places").size == 224  # the data set itself is unchanged
+    images = list(first.source.folder.rglob("*.jpg"))
+    assert len(images) == 32
+    assert {read_image(path).size for path in images} == {(64, 64)}
 
 
 def test_a_run_that_fails_is_named(tmp_path, monkeypatch):

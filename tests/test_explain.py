@@ -1,7 +1,8 @@
-"""Explanations: they add up, and they are shown as the formulas say."""
+"""Explanations: they add up, they are shown as the formulas say, and every presentation of one agrees with the rest."""
 
 import json
 import re
+from itertools import accumulate
 from urllib.parse import unquote
 
 import numpy as np
@@ -9,24 +10,37 @@ import pytest
 import torch
 from PIL import Image
 
+from demo import one_line
 from explain.faithfulness import ablation_records, at_random, by_votes, faithfulness_record
-from explain.pictures import explain_pictures
+from explain.images import explain_images
+from explain.naming import Names, unit_name, unit_title
+from explain.records import terms_of
 from explain.routes import class_accuracy, routes_of, routes_record
 from explain.votes import class_votes
-from models import build_model
-from models.resnet import head_of
+from models import build_model, head_of
+from models.dynamic_k import DynamicKLinear
 from netdissect.tally import TallyRow
-from report.explanations import Explained, write_pages
+from report.cards import card
+from report.explanations import Pages, write_pages
+from report.figures import equation, write_figure
 from report.overlays import heat_overlays
 from report.pages import file_name, plain_label
 
 CLASSES = ["beach", "forest_path", "street"]
 CONCEPTS = {unit: TallyRow(unit, "object", f"thing {unit}", unit / 1000, {}) for unit in range(1, 513)}
+NAMES = Names(CLASSES, CONCEPTS)
+
+
+def one_class(weight, bias):
+    """A DKA head of one class, K = 2, with this weight (N,)."""
+    head = DynamicKLinear(len(weight), 1, topk=2)
+    head.load_state_dict({"weight": torch.tensor([weight]), "bias": torch.tensor([bias])})
+    return head
 
 
 def test_votes_worked_by_hand():
-    pooled, weight = torch.tensor([1.0, 2.0, 0.0, 3.0]), torch.tensor([4.0, -1.0, 5.0, 2.0])
-    votes = class_votes(pooled, weight, 0.5, topk=2)  # votes 4, -2, 0, 6
+    head = one_class([4.0, -1.0, 5.0, 2.0], 0.5)
+    votes = class_votes(head, torch.tensor([1.0, 2.0, 0.0, 3.0]), 0)  # votes 4, -2, 0, 6
     assert votes.unit.tolist() == [3, 0, 2, 1]
     assert votes.vote.tolist() == [6, 4, 0, -2]
     assert votes.percent.tolist() == pytest.approx([50, 100 / 3, 0, -100 / 6])
@@ -35,31 +49,40 @@ def test_votes_worked_by_hand():
     assert votes.logit == 10.5
 
 
-def test_a_true_class_that_is_explained_must_be_known():
+def test_explaining_the_true_class_needs_one_for_each_image():
     model = build_model("resnet18_fc_ma", 3, 2).eval()
-    with pytest.raises(ValueError, match="explain_target: expected a true class for each picture"):
-        explain_pictures(model, torch.zeros(2, 3, 64, 64), [0, None], CLASSES, CONCEPTS, 5, explain_target=True)
+    with pytest.raises(ValueError, match="explain_target: expected a true class for each image"):
+        explain_images(model, torch.zeros(2, 3, 64, 64), [0, None], NAMES, 5, explain_target=True)
 
 
 def test_silent_features_have_no_shares():
-    votes = class_votes(torch.zeros(4), torch.ones(4), -1.0, topk=2)
+    votes = class_votes(one_class([1.0] * 4, -1.0), torch.zeros(4), 0)
     assert (votes.percent.tolist(), votes.share.tolist(), votes.logit) == ([0] * 4, [0] * 4, -1.0)
     assert votes.active.sum() == 2
 
 
-@pytest.mark.parametrize("arch, topk", [("resnet18_fc_ma", 1), ("resnet18_fc_ma", 5), ("resnet18_fc_ma", 40),
-                                        ("resnet18_fc_ma", 512), ("resnet18", None)])  # fmt: skip
+ARCHS_AND_K = [
+    ("resnet18_fc_ma", 1),
+    ("resnet18_fc_ma", 5),
+    ("resnet18_fc_ma", 40),
+    ("resnet18_fc_ma", 512),
+    ("resnet18", None),
+]
+
+
+@pytest.mark.parametrize("arch, topk", ARCHS_AND_K)
 def test_an_explanation_adds_up_to_the_logit(arch, topk):
     torch.manual_seed(0)
     model = build_model(arch, 3, topk).eval()
     images = torch.randn(4, 3, 64, 64)
     logits = model(images)
-    explanations = explain_pictures(model, images, [0, 1, 2, None], CLASSES, CONCEPTS, topn=5)
+    explanations = explain_images(model, images, [0, 1, 2, None], NAMES, topn=5)
     for row, explanation in enumerate(explanations):
         record = explanation.record
         assert record["prediction"] == record["explained"] == int(logits[row].argmax())
         terms = sum(unit["vote"] for unit in record["units"] if unit["active"]) + record["others"]["vote"]
         assert terms + record["bias"] == pytest.approx(record["logit"], abs=1e-9)
+        assert sum(terms_of(record).values) == pytest.approx(record["logit"], abs=1e-9)
         assert record["logit"] == pytest.approx(logits[row].max().item(), abs=1e-4)
         assert record["probability"] == pytest.approx(logits[row].softmax(0).max().item(), abs=1e-6)
         assert sum(unit["active"] for unit in record["units"]) + record["others"]["count"] == (topk or 512)
@@ -74,15 +97,15 @@ def test_explaining_the_true_class():
     torch.manual_seed(0)
     model = build_model("resnet18_fc_ma", 3, 5).eval()
     images = torch.randn(3, 3, 64, 64)
-    for row, explanation in enumerate(explain_pictures(model, images, [0, 1, 2], CLASSES, CONCEPTS, 5, True)):
+    for row, explanation in enumerate(explain_images(model, images, [0, 1, 2], NAMES, 5, True)):
         assert explanation.record["explained"] == row
         assert explanation.record["logit"] == pytest.approx(model(images)[row, row].item(), abs=1e-4)
 
 
 def test_heat_overlay_is_the_authors_blend():
-    picture = np.full((2, 2, 3), 100, np.uint8)
+    image = np.full((2, 2, 3), 100, np.uint8)
     maps = torch.tensor([[[0.0, 2.0], [0.0, 2.0]], [[3.0, 3.0], [3.0, 3.0]]])
-    strong, flat = heat_overlays(picture, maps, [0.5, -1.0])
+    strong, flat = heat_overlays(image, maps, [0.5, -1.0])
     # jet goes from (0, 0, 0.5) to (0.5, 0, 0): 0.5 * 100 + 0.45 * 0.5 * 127.5 = 78.7
     assert strong[0, 0].tolist() == [50, 50, 79]
     assert strong[0, 1].tolist() == [79, 50, 50]
@@ -90,38 +113,66 @@ def test_heat_overlay_is_the_authors_blend():
 
 
 def test_labels_lose_their_suffix_only():
-    assert [plain_label(label) for label in ("bakery_shop-s", "blue-c", "x-sea-s", "t-shirt", "-c", "a-scene")] == [
-        "bakery_shop", "blue", "x-sea", "t-shirt", "", "a-scene"]  # fmt: skip
+    labels = {"bakery_shop-s": "bakery_shop", "blue-c": "blue", "x-sea-s": "x-sea", "t-shirt": "t-shirt", "-c": ""}
+    assert [plain_label(label) for label in [*labels, "a-scene"]] == [*labels.values(), "a-scene"]
+
+
+def test_a_unit_without_a_concept_is_called_by_its_number():
+    names = Names(CLASSES, {1: CONCEPTS[1], 3: TallyRow(3, "", "", 0.0, {})})
+    units = [names.unit(index) for index in range(3)]  # the tally has no row for unit 2, and no label for unit 3
+    assert units[1] == {"unit": 2, "label": "", "category": "", "iou": 0.0}
+    assert [unit_name(unit) for unit in units] == ["thing 1", "unit 2", "unit 3"]
+    assert [unit_title(unit) for unit in units] == ["thing 1 (unit 1)", "unit 2", "unit 3"]
+
+
+def explained_at_random(names, model=None, topk=7, count=2, concept="thing"):
+    """Random images, explained by a network with random weights, and whether the explanations hold.
+
+    Returns:
+        the entries of explain.json's `images`, routes.json and faithfulness.json.
+    """
+    torch.manual_seed(0)
+    model = model or build_model("resnet18_fc_ma", len(names), topk).eval()
+    head = head_of(model)
+    concepts = {unit: TallyRow(unit, concept, concept, unit / 2000, {}) for unit in range(1, 513)}
+    known = Names(names, concepts)
+    targets = [index % len(names) for index in range(count)]
+    explanations = explain_images(model, torch.randn(count, 3, 64, 64), targets, known, 5)
+    pooled = torch.stack([explanation.pooled for explanation in explanations])
+    records = [
+        {"file": f"{concept}.jpg", "index": 3 + row, **explanation.record, "overlays": f"vis/{concept} #1.jpg"}
+        for row, explanation in enumerate(explanations)
+    ]
+    predictions = torch.tensor([record["prediction"] for record in records])
+    explained = torch.tensor([record["explained"] for record in records])
+    silenced = [way(head, pooled, explained, 4) for way in (by_votes, at_random)]
+    for record, curves in zip(records, ablation_records(*silenced, names), strict=True):
+        record["ablation"] = curves
+    accuracy = class_accuracy(predictions, targets, len(names))
+    routes = routes_record(routes_of(head, pooled, explained), known, f"{count} {concept}s", accuracy)
+    faithfulness = faithfulness_record({concept: by_votes(head, pooled, explained, 4)}, f"{count} {concept}s")
+    return records, routes, faithfulness
 
 
 def write_report(folder, names, model=None, topk=7, count=2, concept="thing", unreadable=()):
-    """All pages of `count` random pictures, of a network with random weights; returns what they were made of."""
-    torch.manual_seed(0)
-    model = model or build_model("resnet18_fc_ma", len(names), topk).eval()
-    concepts = {unit: TallyRow(unit, concept, concept, unit / 2000, {}) for unit in range(1, 513)}
-    targets = [index % len(names) for index in range(count)]
-    explanations = explain_pictures(model, torch.randn(count, 3, 64, 64), targets, names, concepts, 5)
-    pooled = torch.stack([explanation.pooled for explanation in explanations])
-    records = [{"file": f"{concept}.jpg", "index": 3 + row, **explanation.record, "overlays": f"vis/{concept} #1.jpg"}
-               for row, explanation in enumerate(explanations)]  # fmt: skip
-    predictions = torch.tensor([record["prediction"] for record in records])
-    explained = torch.tensor([record["explained"] for record in records])
-    silenced = [way(model, pooled, explained, 4) for way in (by_votes, at_random)]
-    for record, curves in zip(records, ablation_records(*silenced, names), strict=True):
-        record["ablation"] = curves
-    routes = routes_record(routes_of(pooled, head_of(model).weight.detach(), explained, topk or 512), names, concepts,
-                           f"{count} {concept}s")  # fmt: skip
-    for row, accuracy in zip(routes["classes"], class_accuracy(predictions, targets, len(names)), strict=True):
-        row["accuracy"] = accuracy
-    faithfulness = faithfulness_record({concept: by_votes(model, pooled, explained, 4)}, f"{count} {concept}s")
-    report = {"arch": concept, "topk": topk, "modelfile": concept, "nd_result": concept, "dataset": concept,
-              "explain": "prediction", "images": records, "unreadable": list(unreadable),
-              "validation": None}  # fmt: skip
+    """All pages of `count` random images, explained by a network with random weights; returns what they show."""
+    records, routes, faithfulness = explained_at_random(names, model, topk, count, concept)
+    report = {
+        "arch": concept,
+        "topk": topk,
+        "modelfile": concept,
+        "nd_result": concept,
+        "dataset": concept,
+        "explain": "prediction",
+        "images": records,
+        "unreadable": list(unreadable),
+        "validation": None,
+    }
     units = [{"unit": unit, "label": concept, "category": concept, "iou": unit / 2000} for unit in range(1, 513)]
     report, routes, faithfulness = (json.loads(json.dumps(data)) for data in (report, routes, faithfulness))
-    explained = Explained(report, routes, faithfulness, units, 0.04, None)
-    write_pages(folder, explained)
-    return explained
+    pages = Pages(report, routes, faithfulness, units, threshold=0.04)
+    write_pages(folder, pages)
+    return pages
 
 
 @pytest.mark.parametrize("topk", [7, None])
@@ -152,7 +203,7 @@ def test_pages_load_nothing_from_elsewhere(tmp_path):
         assert "@import" not in page.read_text()
 
 
-def test_links_between_the_pages_lead_somewhere(tmp_path):
+def test_every_link_between_the_pages_resolves(tmp_path):
     write_report(tmp_path, CLASSES)
     pages = {page: page.read_text() for page in tmp_path.rglob("*.html")}
     for page, html in pages.items():
@@ -165,7 +216,7 @@ def test_links_between_the_pages_lead_somewhere(tmp_path):
 
 
 @pytest.mark.parametrize("topk", [1, 5, 512, None])
-def test_every_number_of_a_picture_is_in_the_json(tmp_path, topk):
+def test_every_number_of_a_card_is_in_the_json(tmp_path, topk):
     model = None if topk else build_model("resnet18", 3, None).eval()
     report = write_report(tmp_path, CLASSES, model, topk, count=1).report
     image = report["images"][0]
@@ -185,16 +236,71 @@ def test_every_number_of_a_picture_is_in_the_json(tmp_path, topk):
     article = re.sub(r"<svg.*?</svg>", "", html[html.index("<article") : html.index("</article>")], flags=re.S)
     numbers = re.findall(r"\d+\.\d+", re.sub(r"<[^>]*>", " ", article))
     assert len(numbers) > 20
-    # what can never be in it: that 100 % of the chosen votes are chosen
+    # the one number that no JSON has: that 100 % of the chosen votes are chosen
     assert [number for number in numbers if number not in known | {"100.0"}] == []
 
 
-def test_the_contest_names_what_routes_share():
+ALL_K = {"K = 1": 1, "K = 5": 5, "K = 40": 40, "K = 512": 512, "dense": None}
+
+
+@pytest.mark.parametrize("topk", ALL_K.values(), ids=ALL_K)
+def test_log_figure_card_and_record_show_the_same_terms(topk):
+    """The K votes as one sum: record, one line of the log, equation of the figure, waterfall of the card."""
+    model = build_model("resnet18_fc_ma" if topk else "resnet18", 3, topk).eval()
+    records, _, _ = explained_at_random(CLASSES, model, topk)
+    for record in records:
+        terms = terms_of(record)
+        assert sum(terms.values) == pytest.approx(record["logit"], abs=1e-9)
+        assert len(terms.units) == min(topk or 512, 5)
+        assert (terms.others is None) == (topk in (1, 5))
+
+        line = one_line(record).partition(f"; {record['explained_name']} ")[2]
+        logit, _, total = line.partition(" = ")
+        shown = [float(term.split(" ", 1)[0]) for term in total.split(" + ")]
+        assert shown == pytest.approx(terms.values, abs=0.005)
+        assert float(logit) == pytest.approx(record["logit"], abs=0.005)
+        named = [unit_name(unit) for unit in terms.units]
+        named += [] if terms.others is None else [f"of {record['others']['count']} others"]
+        assert [term.split(" ", 1)[1] for term in total.split(" + ")] == [*named, "bias"]
+
+        title, _, right = equation(record).partition("\n= ")
+        assert title == f"{record['explained_name'].replace('_', ' ')}  {record['logit']:.2f}"
+        assert [float(term) for term in right.split(" ")] == shown
+
+        shown_card = card(record, 0)
+        begins = [start for start, unit in zip(shown_card["starts"], record["units"], strict=True) if unit["active"]]
+        begins += [] if terms.others is None else [shown_card["others_start"]]
+        begins.append(shown_card["bias_start"])
+        ends = [start + value for start, value in zip(begins, terms.values, strict=True)]
+        assert begins == [0.0, *ends[:-1]]  # each bar begins where the one before ends
+        assert ends == list(accumulate(terms.values))
+        assert ends[-1] == pytest.approx(record["logit"], abs=1e-9)
+        assert shown_card["low"] <= min(0.0, *ends) and shown_card["high"] >= max(0.0, *ends)
+
+
+def test_a_waterfall_worked_by_hand():
+    """Votes 3, -1 and 2 (not chosen), three others of 4 together, bias -2: bars 0 to 3, 3 to 2, 2 to 6, 6 to 4."""
+    records, _, _ = explained_at_random(CLASSES, topk=5, count=1)
+    votes = [(3.0, True), (2.0, False), (-1.0, True)]
+    units = [
+        {**unit, "vote": vote, "active": active}
+        for unit, (vote, active) in zip(records[0]["units"], votes, strict=False)
+    ]
+    others = {"count": 3, "vote": 4.0, "share": 50.0}
+    record = {**records[0], "units": units, "others": others, "bias": -2.0, "logit": 4.0}
+    shown = card(record, 0)
+    assert (shown["starts"], shown["others_start"], shown["bias_start"]) == ([0.0, 0.0, 3.0], 2.0, 6.0)
+    assert (shown["low"], shown["high"]) == (0.0, 6.0)
+    assert equation(record).endswith("  4.00\n= 3.00 -1.00 +4.00 -2.00")
+    assert one_line(record).endswith(" 4.00 = 3.00 thing + -1.00 thing + 4.00 of 3 others + -2.00 bias")
+
+
+def test_the_contest_names_shared_units():
     torch.manual_seed(0)
     model = build_model("resnet18_fc_ma", 3, 5).eval()
     images = torch.randn(4, 3, 64, 64)
     logits = model(images)
-    for row, explanation in enumerate(explain_pictures(model, images, [0, 1, 2, None], CLASSES, CONCEPTS, 5)):
+    for row, explanation in enumerate(explain_images(model, images, [0, 1, 2, None], NAMES, 5)):
         contest = explanation.record["contest"]
         order = logits[row].argsort(descending=True).tolist()
         assert [side["class"] for side in contest[:2]] == order[:2]
@@ -208,12 +314,12 @@ def test_the_contest_names_what_routes_share():
                 assert unit["also"] == others
 
 
-def test_a_unit_that_is_silent(monkeypatch):
-    """What `without` says is what the network says when the unit's map is zero."""
+def test_without_a_unit_is_the_answer_to_a_zeroed_map():
+    """`without` is what the network says when the unit's map is zero."""
     torch.manual_seed(0)
     model = build_model("resnet18_fc_ma", 3, 5).eval()
     images = torch.randn(2, 3, 64, 64)
-    for row, explanation in enumerate(explain_pictures(model, images, [None] * 2, CLASSES, CONCEPTS, 3)):
+    for row, explanation in enumerate(explain_images(model, images, [None] * 2, NAMES, 3)):
         for unit in explanation.record["units"]:
 
             def silence(_, __, output, unit=unit):
@@ -228,15 +334,11 @@ def test_a_unit_that_is_silent(monkeypatch):
 
 
 def test_figure_of_a_paper(tmp_path):
-    from report.figures import write_figure
-
     torch.manual_seed(0)
     model = build_model("resnet18_fc_ma", 3, 5).eval()
-    records = []
-    for row, explanation in enumerate(explain_pictures(model, torch.randn(2, 3, 64, 64), [0, 1], CLASSES, CONCEPTS, 3)):
-        Image.new("RGB", (4 * 224, 224), (200, 10, 10)).save(tmp_path / f"cam_{row}.jpg")
-        records.append({**explanation.record, "overlays": f"cam_{row}.jpg"})
-    write_figure(tmp_path / "figure.png", records, tmp_path)
+    tiles = [np.full((224, 224, 3), (200, 10, 10), np.uint8)] * 4  # the image and three overlays
+    explanations = explain_images(model, torch.randn(2, 3, 64, 64), [0, 1], NAMES, 3)
+    write_figure(tmp_path / "figure.png", [(explanation.record, tiles) for explanation in explanations])
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.size[1] > figure.size[0] > 600
     pdf = (tmp_path / "figure.pdf").read_bytes()

@@ -1,4 +1,4 @@
-"""The embedded scenes: the same pixels for the same seed, two whole layouts, labels that are what they say."""
+"""The embedded scenes: the same pixels from the same seed, two complete layouts, tables that match the label maps."""
 
 import csv
 import json
@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from errors import UserError
 from loader import mini_places
+from loader.datasets import class_names
 from loader.mini_places import CATEGORIES, CLASSES, ensure_mini_places, is_complete, label_numbers, render_mini_places
-from loader.places365 import class_names
 from netdissect.broden import Broden
+from util.cli import UserError
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +38,9 @@ def test_same_seed_same_pixels_however_many_workers(root, tmp_path):
     assert content(tmp_path / "mini_broden") == content(root / "mini_broden")
 
 
-def test_no_scene_stands_in_two_splits(root):
-    pictures = [path.read_bytes() for path in root.rglob("*.jpg")]
-    assert len(pictures) == len(set(pictures)) == 80
+def test_no_scene_is_in_two_splits(root):
+    images = [path.read_bytes() for path in root.rglob("*.jpg")]
+    assert len(images) == len(set(images)) == 80
 
 
 def test_places_layout(root):
@@ -51,41 +51,41 @@ def test_places_layout(root):
         for folder in folders:
             files = sorted(folder.glob("*.jpg"))
             assert len(files) == count
-            with Image.open(files[0]) as picture:
-                assert (picture.size, picture.mode) == ((224, 224), "RGB")
+            with Image.open(files[0]) as image:
+                assert (image.size, image.mode) == ((224, 224), "RGB")
 
 
-def test_broden_tables_say_what_the_maps_have(root):
+def test_broden_tables_match_the_label_maps(root):
     folder = root / "mini_broden"
     broden = Broden(folder)
     assert broden.categories == list(CATEGORIES)
     assert len(broden) == 32
-    pictures, pixels = Counter(), Counter()
+    images, pixels = Counter(), Counter()
     for index in range(32):
         labels = broden.labels(index)
         for category, layer in zip(labels.pixel_categories, labels.pixels, strict=True):
             assert layer.shape == (112, 112)
             found, counts = np.unique(layer[layer > 0], return_counts=True)
             for number, count in zip(found.tolist(), counts.tolist(), strict=True):
-                pictures[int(category), number] += 1
+                images[int(category), number] += 1
                 pixels[int(category), number] += count
         (scene,) = labels.scalars
         assert broden.rows[index].file.name.startswith(broden.names[scene].removesuffix("-s") + "_")
-        pictures[broden.categories.index("scene"), int(scene)] += 1
+        images[broden.categories.index("scene"), int(scene)] += 1
         pixels[broden.categories.index("scene"), int(scene)] += 112 * 112
     for category, name in enumerate(broden.categories):
         rows = table(folder / f"c_{name}.csv")
         assert [int(row["code"]) for row in rows] == list(range(1, len(rows) + 1))
-        assert {int(row["number"]) for row in rows} == {number for c, number in pictures if c == category}
+        assert {int(row["number"]) for row in rows} == {number for c, number in images if c == category}
         for row in rows:
             key = (category, int(row["number"]))
-            assert int(row["frequency"]) == pictures[key]
+            assert int(row["frequency"]) == images[key]
             assert float(row["coverage"]) == pytest.approx(pixels[key] / 112**2, abs=1e-5)
             assert row["name"] == broden.names[key[1]]
         summary = next(row for row in table(folder / "category.csv") if row["name"] == name)
         assert int(summary["count"]) == len(rows)
     for row in table(folder / "label.csv"):
-        homes = {f"{broden.categories[c]}({pictures[c, n]})" for c, n in pictures if n == int(row["number"])}
+        homes = {f"{broden.categories[c]}({images[c, n]})" for c, n in images if n == int(row["number"])}
         assert set(row["category"].split(";")) == homes
 
 
@@ -102,7 +102,7 @@ def test_concepts_are_many_and_shared(root):
 
 
 def test_no_object_gives_a_class_away():
-    """Nothing is in nearly every scene of one class and in no scene of the others."""
+    """No object is in nearly every scene of one class and in no scene of any other."""
     seen = {}
     for class_name in CLASSES:
         seen[class_name] = Counter()
@@ -114,7 +114,7 @@ def test_no_object_gives_a_class_away():
         assert all(others[code] for code, count in counts.items() if count >= 27), class_name
 
 
-def test_an_interrupted_rendering_is_not_taken_for_a_whole_one(tmp_path, monkeypatch):
+def test_an_interrupted_rendering_leaves_nothing_behind(tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -125,7 +125,7 @@ def test_an_interrupted_rendering_is_not_taken_for_a_whole_one(tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
-def test_a_whole_rendering_is_kept_and_an_old_one_is_not(root, tmp_path, monkeypatch):
+def test_a_complete_rendering_is_kept_and_an_outdated_one_is_not(root, tmp_path, monkeypatch):
     monkeypatch.setattr(mini_places, "render_mini_places", lambda *_, **__: pytest.fail("rendered again"))
     assert ensure_mini_places(root) == (root / "mini_places", root / "mini_broden")
     manifest = root / "mini_broden" / "manifest.json"

@@ -1,4 +1,4 @@
-"""Architectures and snapshots."""
+"""Architectures and snapshots; heads are in test_heads.py."""
 
 import os
 import pickle
@@ -8,10 +8,10 @@ import torch
 import torchvision
 from torch.testing import assert_close
 
-from errors import UserError
-from models import MODELS, build_model, load_snapshot, mark_of, parse_mark
+from models import build_model, load_snapshot, mark_of, model_names, parse_mark
 from models.export import export
 from models.snapshot import guess_arch, load_pretrained, newest_snapshot, read_checkpoint, save_snapshot
+from util.cli import UserError
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def authors_file(tmp_path):
     return path, model
 
 
-def test_authors_snapshot_gives_the_plain_formulas_logits(authors_file):
+def test_the_authors_snapshot_matches_the_plain_formula(authors_file):
     path, original = authors_file
     model, about = load_snapshot(path, topk=5)
     assert about == {"epoch": 90, "best_prec1": 54.2, "arch": "resnet18_fc_ma", "topk": 5, "num_classes": 7}
@@ -39,7 +39,7 @@ def test_authors_snapshot_gives_the_plain_formulas_logits(authors_file):
     assert_close(model(images), votes.topk(5, 2)[0].sum(2) + original.rfc.bias, rtol=1e-5, atol=1e-5)
 
 
-def test_authors_snapshot_needs_a_k(authors_file):
+def test_the_authors_snapshot_needs_a_k(authors_file):
     with pytest.raises(UserError, match="does not say its K"):
         load_snapshot(authors_file[0])
     with pytest.raises(UserError, match="expected 1 <= K <= 512"):
@@ -48,7 +48,7 @@ def test_authors_snapshot_needs_a_k(authors_file):
         load_snapshot(authors_file[0], topk=0)
 
 
-@pytest.mark.parametrize("arch", MODELS)
+@pytest.mark.parametrize("arch", model_names())
 def test_every_trunk_is_torchvisions(arch):
     trunk = arch.removesuffix("_fc_ma")
     with torch.device("meta"):  # no weights: names and shapes only
@@ -64,20 +64,19 @@ def test_every_trunk_is_torchvisions(arch):
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50", "resnet18_fc_ma", "resnet50_fc_ma"])
-def test_our_snapshot_is_rebuilt(arch, tmp_path):
+def test_a_saved_network_is_rebuilt(arch, tmp_path):
     topk = 3 if arch.endswith("_fc_ma") else None
     model = build_model(arch, 4, topk).eval()
     path = tmp_path / "epoch_0.pth"
-    save_snapshot(path, {"epoch": 0, "best_prec1": 1.5, "state_dict": model.state_dict(), "arch": arch, "topk": topk,
-                         "num_classes": 4, "classes": list("abcd"), "training": {}})  # fmt: skip
+    metadata = {"epoch": 0, "best_prec1": 1.5, "arch": arch, "topk": topk, "num_classes": 4, "classes": list("abcd")}
+    save_snapshot(path, {**metadata, "state_dict": model.state_dict(), "training": {}})
     again, about = load_snapshot(path)
-    assert about == {"epoch": 0, "best_prec1": 1.5, "arch": arch, "topk": topk, "num_classes": 4,
-                     "classes": list("abcd")}  # fmt: skip
+    assert about == metadata
     images = torch.randn(1, 3, 40, 50)
     assert torch.equal(again(images), model(images))
 
 
-def test_k_given_wins_over_the_files(tmp_path):
+def test_a_given_k_overrides_the_files(tmp_path):
     model = build_model("resnet18_fc_ma", 4, 3)
     save_snapshot(tmp_path / "a.pth", {"state_dict": model.state_dict(), "arch": "resnet18_fc_ma", "topk": 3})
     assert load_snapshot(tmp_path / "a.pth", topk=8)[0].rfc.topk == 8
@@ -98,7 +97,7 @@ def test_faulty_keys_are_named(tmp_path):
         load_snapshot(tmp_path / "a.pth", topk=3)
 
 
-def test_dense_snapshot_is_no_dka_model(tmp_path):
+def test_a_dense_snapshot_is_not_a_dka_model(tmp_path):
     torch.save(build_model("resnet18", 4).state_dict(), tmp_path / "a.pth")
     with pytest.raises(UserError, match=r"missing: rfc\.weight"):
         load_snapshot(tmp_path / "a.pth", arch="resnet18_fc_ma", topk=3)
@@ -111,7 +110,7 @@ class _Evil:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_files_that_are_no_snapshots(tmp_path):
+def test_files_that_are_not_snapshots(tmp_path):
     missing, text, truncated, evil = (tmp_path / name for name in ("no.pth", "text.pth", "short.pth", "evil.pth"))
     text.write_text("not a snapshot")
     torch.save({"state_dict": {"a": torch.zeros(1000)}}, truncated)
@@ -127,7 +126,7 @@ def test_files_that_are_no_snapshots(tmp_path):
             read_checkpoint(tmp_path / name)
 
 
-def test_finetune_takes_torchvisions_weights(tmp_path):
+def test_finetuning_from_torchvisions_weights(tmp_path):
     source = torchvision.models.resnet18()
     torch.save(source.state_dict(), tmp_path / "resnet18.pth")
     model = build_model("resnet18_fc_ma", 5, 2)
@@ -141,11 +140,12 @@ def test_finetune_takes_torchvisions_weights(tmp_path):
 
 def test_export_halves_the_file_and_keeps_the_metadata(tmp_path):
     model = build_model("resnet18_fc_ma", 4, 3)
-    save_snapshot(tmp_path / "a.pth", {"epoch": 2, "state_dict": model.state_dict(), "arch": "resnet18_fc_ma",
-                                       "topk": 3, "training": {"optimizer": {}}})  # fmt: skip
+    metadata = {"epoch": 2, "arch": "resnet18_fc_ma", "topk": 3}
+    training = {"optimizer": {}}
+    save_snapshot(tmp_path / "a.pth", {**metadata, "state_dict": model.state_dict(), "training": training})
     export(tmp_path / "a.pth", tmp_path / "b.pth")
     again, about = load_snapshot(tmp_path / "b.pth")
-    assert about == {"epoch": 2, "arch": "resnet18_fc_ma", "topk": 3, "num_classes": 4}
+    assert about == {**metadata, "num_classes": 4}
     assert (tmp_path / "b.pth").stat().st_size < 0.52 * (tmp_path / "a.pth").stat().st_size
     images = torch.randn(1, 3, 64, 64)
     assert_close(again(images), model.eval()(images), rtol=0, atol=0.02)
@@ -178,8 +178,15 @@ def test_marks():
             parse_mark(mark)
 
 
-@pytest.mark.parametrize("arch, classes, topk", [("resnet19", 4, 5), ("resnet18_fc_ma", 4, None),
-                                                 ("resnet18_fc_ma", 4, 513), ("resnet18", 0, None)])  # fmt: skip
-def test_build_model_refuses(arch, classes, topk):
-    with pytest.raises(UserError, match="expected"):
+BAD_ARGUMENTS = [
+    ("resnet19", 4, 5, "architecture 'resnet19': expected one of resnet18, resnet34"),
+    ("resnet18_fc_ma", 4, None, "K = None: resnet18_fc_ma has 512 pooled features, expected 1 <= K <= 512"),
+    ("resnet18_fc_ma", 4, 513, "K = 513: resnet18_fc_ma has 512 pooled features, expected 1 <= K <= 512"),
+    ("resnet18", 0, None, "number of classes 0: expected at least 1"),
+]
+
+
+@pytest.mark.parametrize("arch, classes, topk, message", BAD_ARGUMENTS)
+def test_build_model_rejects_bad_arguments(arch, classes, topk, message):
+    with pytest.raises(UserError, match=message):
         build_model(arch, classes, topk)

@@ -1,4 +1,4 @@
-"""Network Dissection: IoU of both modes worked by hand, thresholds, the Broden reader and tally.csv."""
+"""Network Dissection: IoU of both modes worked by hand, thresholds, chance, the Broden reader and tally.csv."""
 
 import pickle
 
@@ -8,25 +8,16 @@ import torch
 from conftest import write_broden
 from torch import nn
 
-from errors import UserError
 from models.hooks import layer_outputs
 from netdissect.activity import ActiveMaps, LayerActivity, LayerSummary, StoredMaps
 from netdissect.broden import Broden
+from netdissect.chance import chance_scores, chance_summary, pairings
+from netdissect.counting import count
 from netdissect.features import map_sizes, preprocess_imagenet, preprocess_netdissect, stream_features
-from netdissect.report import chance_summary
-from netdissect.tally import (
-    TallyRow,
-    chance_scores,
-    count,
-    interpretable,
-    pairings,
-    read_tally,
-    tally_rows,
-    unique_detectors,
-    write_tally,
-)
+from netdissect.tally import TallyRow, interpretable, read_tally, tally_rows, unique_detectors, write_tally
 from netdissect.thresholds import LargestActivations, read_thresholds
 from report.overlays import darken_outside, outline
+from util.cli import UserError
 
 CATEGORIES = ["object", "part", "scene"]
 LABELS = [
@@ -35,7 +26,7 @@ LABELS = [
     {"number": 300, "name": "car", "coverage": {"object": 2, "part": 2}},  # a tie: the later one, part
     {"number": 7, "name": "park-s", "coverage": {"scene": 2}},
 ]
-# Picture A is in colour, has two object maps, a part map and a scene; picture B is grey and has one object map.
+# Image A is in colour, has two object maps, a part map and a scene; image B is grey and has one object map.
 IMAGES = [
     {
         "name": "A",
@@ -59,16 +50,16 @@ def worked(tmp_path):
     return Broden(write_broden(tmp_path / "broden", CATEGORIES, LABELS, IMAGES))
 
 
-def active_maps(maps=MAPS):
-    """Every map of every unit, whether or not it is ever on."""
+def summary_of(maps=MAPS, thresholds=THRESHOLDS):
+    """A layer with every map of every unit, whether or not it is ever on."""
     active = ActiveMaps()
     for index, unit_maps in enumerate(maps):
         active.put(index, torch.arange(len(unit_maps)), torch.tensor(np.array(unit_maps, np.float32)))
-    return active
+    return LayerSummary(np.array(thresholds), active, np.zeros((0, len(thresholds)), int), 0)
 
 
 def count_own(*args):
-    """Each picture with its own labels."""
+    """Each image with its own labels."""
     (counts,) = count(*args)
     return counts
 
@@ -88,11 +79,11 @@ def test_reader(worked):
     labels = worked.labels(0)
     assert labels.pixels.tolist() == [[[1, 1], [2, 0]], [[0, 300], [0, 0]], [[2, 0], [2, 0]]]
     assert (labels.pixel_categories.tolist(), labels.scalars.tolist()) == ([0, 0, 1], [7])
-    assert worked.picture(1).mode == "RGB"
+    assert worked.image(1).mode == "RGB"
 
 
 def test_lite_worked_by_hand(worked, tmp_path):
-    counts = count_own(active_maps(), THRESHOLDS, worked, "lite")
+    counts = count_own(summary_of(), worked, "lite")
     # T: tree 2 + 3; leaf 1 + 2; car 1 + 1; park 2 * 2
     assert [int(counts.truth[number]) for number in (0, 1, 2, 300, 7)] == [0, 5, 3, 2, 4]
     assert [int(counts.intersect[0, number]) for number in (1, 2, 300, 7)] == [2, 1, 1, 2]
@@ -108,7 +99,7 @@ def test_lite_worked_by_hand(worked, tmp_path):
 
 
 def test_original_worked_by_hand(worked, tmp_path):
-    counts = count_own(active_maps(), THRESHOLDS, worked, "original")
+    counts = count_own(summary_of(), worked, "original")
     # B has an object column only: its mask pixels count for object, whatever is under them
     assert counts.activation.tolist() == [[2, 2, 2], [3, 1, 1]]
     rows = {row.unit: row for row in tally_rows(counts, worked)}
@@ -120,17 +111,17 @@ def test_the_integer_zero(tmp_path):
     """B's scene cell holds 0: in lite a nameless label of the last category that wins it, in original nothing."""
     images = [IMAGES[0], {**IMAGES[1], "cells": {**IMAGES[1]["cells"], "scene": [0]}}]
     broden = Broden(write_broden(tmp_path / "broden", CATEGORIES, LABELS, images))
-    counts = count_own(active_maps(), THRESHOLDS, broden, "lite")
+    counts = count_own(summary_of(), broden, "lite")
     assert (counts.truth[0], counts.intersect[1, 0], counts.activation[1, 2]) == (4, 2, 3)
     row = next(row for row in tally_rows(counts, broden) if row.unit == 2)
     assert (row.category, row.label, row.score) == ("scene", "", pytest.approx(2 / 5, abs=1e-9))
     assert row.categories["scene"].truth == 4
-    original = count_own(active_maps(), THRESHOLDS, broden, "original")
+    original = count_own(summary_of(), broden, "original")
     assert (original.truth[0], original.intersect[1, 0], original.activation[1, 2]) == (0, 0, 1)
 
 
 def test_dead_unit(worked, tmp_path):
-    rows = tally_rows(count_own(active_maps(np.zeros((2, 2, 2, 2))), THRESHOLDS, worked), worked)
+    rows = tally_rows(count_own(summary_of(np.zeros((2, 2, 2, 2))), worked), worked)
     assert [(row.unit, row.category, row.label, row.score) for row in rows] == [
         (1, "scene", "", 0),
         (2, "scene", "", 0),
@@ -141,11 +132,11 @@ def test_dead_unit(worked, tmp_path):
 
 def test_masks_are_bilinear_with_half_pixel_centres(tmp_path):
     """A 1 x 2 map (0, 1) at width 4 is 0, 0.25, 0.75, 1; the comparison is strict."""
-    broden = Broden(write_broden(tmp_path / "b", ["object"], LABELS[:1],
-                                 [{"name": "A", "pixels": np.zeros((4, 4)), "sh": 1, "sw": 4,
-                                   "cells": {"object": [[[1, 1, 1, 1]]]}}]))  # fmt: skip
+    cells = {"object": [[[1, 1, 1, 1]]]}
+    image = {"name": "A", "pixels": np.zeros((4, 4)), "sh": 1, "sw": 4, "cells": cells}
+    broden = Broden(write_broden(tmp_path / "b", ["object"], LABELS[:1], [image]))
     for threshold, expected in ((0.2, 3), (0.25, 2), (0.75, 1), (1.0, 0)):
-        counts = count_own(active_maps([[[[0.0, 1.0]]]]), np.array([threshold]), broden)
+        counts = count_own(summary_of([[[[0.0, 1.0]]]], [threshold]), broden)
         assert counts.intersect[0, 1] == expected
 
 
@@ -160,18 +151,24 @@ def test_categories_are_filtered_in_the_files_order(tmp_path):
         Broden(directory, categories=["colour"])
 
 
-@pytest.mark.parametrize("file", ["index.csv", "label.csv", "category.csv", "c_part.csv", "images/A_part_0.png",
-                                  "images/B.png"])  # fmt: skip
+@pytest.mark.parametrize(
+    "file", ["index.csv", "label.csv", "category.csv", "c_part.csv", "images/A_part_0.png", "images/B.png"]
+)
 def test_missing_files_are_named(worked, file):
     (worked.directory / file).unlink()
     with pytest.raises(UserError, match=file.split("/")[-1]):
         Broden(worked.directory)
 
 
-@pytest.mark.parametrize("old, new, message", [("A.png,train,4,4,2", "A.png,train,4,4,x", r"line 2: sh 'x'"),
-                                               (",7\n", ",888\n", r"line 2: label 888"),
-                                               ("sh,sw", "s_h,sw", r"no column sh"),
-                                               ("A.png,train,4,4,2,2", "A.png", r"line 2: fewer cells")])  # fmt: skip
+@pytest.mark.parametrize(
+    "old, new, message",
+    [
+        ("A.png,train,4,4,2", "A.png,train,4,4,x", r"line 2: sh 'x'"),
+        (",7\n", ",888\n", r"line 2: label 888"),
+        ("sh,sw", "s_h,sw", r"no column sh"),
+        ("A.png,train,4,4,2,2", "A.png", r"line 2: fewer cells"),
+    ],
+)
 def test_faulty_index_is_located(worked, old, new, message):
     index = worked.directory / "index.csv"
     text = index.read_text()
@@ -204,7 +201,7 @@ def test_thresholds_are_numpys_quantile(quantile, decimals):
 
 
 def test_a_layers_record_is_complete(tmp_path):
-    """Streaming keeps every map that exceeds the final threshold, unchanged, and each unit's top pictures."""
+    """Streaming keeps every map that exceeds the final threshold, unchanged, and each unit's top images."""
     generator = torch.Generator().manual_seed(0)
     maps = torch.relu(torch.randn(60, 8, 3, 3, generator=generator))
     maps[:, 5] = 0  # a dead unit
@@ -220,7 +217,7 @@ def test_a_layers_record_is_complete(tmp_path):
     summary.save(tmp_path)
     for record in (summary, LayerSummary.load(tmp_path)):
         np.testing.assert_allclose(record.thresholds, expected, rtol=1e-12)
-        assert record.top_pictures.tolist() == np.argsort(-peaks, axis=0, kind="stable")[:4].tolist()
+        assert record.top_images.tolist() == np.argsort(-peaks, axis=0, kind="stable")[:4].tolist()
         for index in range(60):
             units, kept = record.maps.get(index)
             on = (maps[index].amax((1, 2)) > torch.tensor(expected)).nonzero()[:, 0]
@@ -229,15 +226,15 @@ def test_a_layers_record_is_complete(tmp_path):
 
 
 @pytest.mark.parametrize("counts", [[2, 0, 1], [0, 0]])
-def test_pictures_in_which_no_unit_is_on_are_stored_too(tmp_path, counts):
+def test_images_in_which_no_unit_is_on_are_stored_too(tmp_path, counts):
     active = ActiveMaps()
-    for picture, count_ in enumerate(counts):
-        active.put(picture, torch.arange(count_), torch.rand(count_, 2, 3))
+    for image, count_ in enumerate(counts):
+        active.put(image, torch.arange(count_), torch.rand(count_, 2, 3))
     active.save(tmp_path)
     for stored in (StoredMaps(tmp_path), pickle.loads(pickle.dumps(StoredMaps(tmp_path)))):
         assert list(stored) == list(range(len(counts)))
-        for picture in stored:
-            for found, expected in zip(stored.get(picture), active.get(picture), strict=True):
+        for image in stored:
+            for found, expected in zip(stored.get(image), active.get(image), strict=True):
                 assert torch.equal(found, expected)
 
 
@@ -269,29 +266,28 @@ def test_threshold_files(tmp_path):
 
 
 def test_preprocessing():
-    pictures = torch.tensor([[[[124, 118, 109], [255, 0, 0]]]], dtype=torch.uint8)  # (1, 1, 2, 3)
-    ours = preprocess_netdissect(pictures)
+    images = torch.tensor([[[[124, 118, 109], [255, 0, 0]]]], dtype=torch.uint8)  # (1, 1, 2, 3)
+    ours = preprocess_netdissect(images)
     assert ours.shape == (1, 3, 1, 2)
     np.testing.assert_allclose(ours[0, :, 0, 0], [-0.6901 / 57.12, -0.6897 / 57.12, -0.5388 / 57.12], atol=1e-5)
     np.testing.assert_allclose(ours[0, 0, 0, 1], (255 - 124.6901) / 57.12, atol=1e-5)
-    np.testing.assert_allclose(preprocess_imagenet(pictures)[0, 0, 0, 1], (1 - 0.485) / 0.229, atol=1e-5)
+    np.testing.assert_allclose(preprocess_imagenet(images)[0, 0, 0, 1], (1 - 0.485) / 0.229, atol=1e-5)
 
 
-def test_features_keep_each_pictures_own_size(tmp_path):
+def test_features_keep_each_images_own_size(tmp_path):
     images = [{**IMAGES[1], "name": f"p{side}", "pixels": np.full((side, 6), side)} for side in (4, 8, 4)]
     images[2]["name"] = "last"
     broden = Broden(write_broden(tmp_path / "broden", CATEGORIES, LABELS, images))
     model = nn.Sequential(nn.AvgPool2d(2), nn.Flatten())
-    cpu = torch.device("cpu")
     maps = {}
-    for indices, outputs in stream_features(model, ["0"], broden, cpu, batch_size=3):
+    for indices, outputs in stream_features(model, ["0"], broden, batch_size=3):
         maps.update(zip(indices, outputs["0"], strict=True))
     assert [maps[index].shape for index in range(3)] == [(3, 2, 3), (3, 4, 3), (3, 2, 3)]
     np.testing.assert_allclose(maps[1][0], (8 - 124.6901) / 57.12, rtol=1e-5)
-    assert broden.largest_picture() == (8, 6)
-    assert map_sizes(model, ["0"], 8, 6, cpu) == {"0": (3, 12)}
+    assert broden.largest_image() == (8, 6)
+    assert map_sizes(model, ["0"], 8, 6) == {"0": (3, 12)}
     with pytest.raises(UserError, match=r"layer 1: its output is \(.*\), expected maps"):
-        list(stream_features(model, ["1"], broden, cpu))
+        list(stream_features(model, ["1"], broden))
     assert not model[1]._forward_hooks
 
 
@@ -305,19 +301,18 @@ def test_hooks_are_gone_after_an_exception():
 
 
 def test_chance(worked, tmp_path):
-    active = active_maps()
-    own, *random = count(active, THRESHOLDS, worked, partners=pairings(2, rounds=3))
-    assert own.intersect.tolist() == count_own(active, THRESHOLDS, worked).intersect.tolist()
+    own, *random = count(summary_of(), worked, partners=pairings(2, rounds=3))
+    assert own.intersect.tolist() == count_own(summary_of(), worked).intersect.tolist()
     scores = chance_scores(random, worked)
     assert scores.shape == (3, 2)
-    # Two pictures can only be swapped: unit 1's mask of A meets B's upper row, a car (part) and a tree.
+    # Two images can only be swapped: unit 1's mask of A meets B's upper row, a car (part) and a tree.
     # object tree: 1 / (2 + 5 - 1); part car: 1 / (2 + 2 - 1); no scene.
     assert scores[:, 0] == pytest.approx(1 / 3, abs=1e-9)
-    rows = tally_rows(count_own(active, THRESHOLDS, worked), worked)
-    summary = chance_summary(rows, np.array([[0.1, 0.4], [0.5, 0.2]]), 0.04)
-    assert [unit["unit"] for unit in summary["units"]] == [1, 2]
-    assert [unit["chance"] for unit in summary["units"]] == [0.25, 0.5]  # own scores 1/2 - and 1/3
-    assert (summary["rounds"], summary["units_above_threshold"]) == (2, 2)
+    rows = tally_rows(count_own(summary_of(), worked), worked)
+    chance = chance_summary(rows, np.array([[0.1, 0.4], [0.5, 0.2]]), 0.04)
+    assert [unit["unit"] for unit in chance["units"]] == [1, 2]
+    assert [unit["chance"] for unit in chance["units"]] == [0.25, 0.5]  # own scores 1/2 - and 1/3
+    assert (chance["rounds"], chance["units_above_threshold"]) == (2, 2)
 
 
 def test_pairings():
@@ -327,16 +322,16 @@ def test_pairings():
     for partner in partners[1:]:
         assert sorted(partner) == list(range(9)) and (partner != np.arange(9)).all()
     assert pairings(9, rounds=4).tolist() == partners.tolist()  # seeded
-    assert pairings(1, rounds=4).tolist() == [[0]]  # nobody to be paired with
+    assert pairings(1, rounds=4).tolist() == [[0]]  # no other image to pair it with
 
 
 def test_one_map_more_than_a_byte_can_number(tmp_path):
-    """400 labels in one picture: positions need two bytes."""
+    """400 labels in one image: positions need two bytes."""
     labels = [{"number": n, "name": f"n{n}", "coverage": {"object": 1}} for n in range(1, 401)]
-    image = {"name": "A", "pixels": np.zeros((20, 20)), "sh": 20, "sw": 20,
-             "cells": {"object": [np.arange(1, 401).reshape(20, 20)]}}  # fmt: skip
+    cells = {"object": [np.arange(1, 401).reshape(20, 20)]}
+    image = {"name": "A", "pixels": np.zeros((20, 20)), "sh": 20, "sw": 20, "cells": cells}
     broden = Broden(write_broden(tmp_path / "b", ["object"], labels, [image]))
-    counts = count_own(active_maps([np.ones((1, 20, 20))]), np.array([0.5]), broden)
+    counts = count_own(summary_of([np.ones((1, 20, 20))], [0.5]), broden)
     assert counts.truth.tolist() == counts.intersect[0].tolist() == [0, *[1] * 400]
 
 
@@ -350,13 +345,15 @@ def test_unique_detectors_are_distinct_labels():
 
 
 def test_tally_is_read_as_written(worked, tmp_path):
-    rows = tally_rows(count_own(active_maps(), THRESHOLDS, worked), worked)
+    rows = tally_rows(count_own(summary_of(), worked), worked)
     write_tally(tmp_path / "tally.csv", rows)
     header = (tmp_path / "tally.csv").read_text().splitlines()[0]
-    assert header == ("unit,category,label,score,"
-                      "object-label,object-truth,object-activation,object-intersect,object-iou,"
-                      "part-label,part-truth,part-activation,part-intersect,part-iou,"
-                      "scene-label,scene-truth,scene-activation,scene-intersect,scene-iou")  # fmt: skip
+    assert header == (
+        "unit,category,label,score,"
+        "object-label,object-truth,object-activation,object-intersect,object-iou,"
+        "part-label,part-truth,part-activation,part-intersect,part-iou,"
+        "scene-label,scene-truth,scene-activation,scene-intersect,scene-iou"
+    )
     assert read_tally(tmp_path / "tally.csv", units=2) == rows
 
 
@@ -365,30 +362,33 @@ def test_short_tally_with_windows_line_ends(tmp_path):
     assert read_tally(tmp_path / "t.csv", 2) == [TallyRow(2, "object", "tree", 0.5, {}), TallyRow(1, "", "", 0.0, {})]
 
 
-@pytest.mark.parametrize("text, message", [
-    ("unit,category,label\n1,a,b\n", "no column score"),
-    ("unit,category,label,score\n1,a,b,nan\n", "line 2: score 'nan', expected a number"),
-    ("unit,category,label,score\n1.5,a,b,1\n", "line 2: unit '1.5', expected a whole number"),
-    ("unit,category,label,score\n1,a,b,1\n1,a,b,1\n", "unit 1 has more than one row"),
-    ("unit,category,label,score\n0,a,b,1\n1,a,b,1\n", r"2 units \(0 to 1\), the model's are 1 to 2"),
-    ("unit,category,label,score\n1,a,b,1\n", r"1 units \(1 to 1\), the model's are 1 to 2"),
-    ("unit,category,label,score,x-truth\n1,a,b,1,2\n", "no column x-label"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("unit,category,label\n1,a,b\n", "no column score"),
+        ("unit,category,label,score\n1,a,b,nan\n", "line 2: score 'nan', expected a number"),
+        ("unit,category,label,score\n1.5,a,b,1\n", "line 2: unit '1.5', expected a whole number"),
+        ("unit,category,label,score\n1,a,b,1\n1,a,b,1\n", "unit 1 has more than one row"),
+        ("unit,category,label,score\n0,a,b,1\n1,a,b,1\n", r"2 units \(0 to 1\), the model's are 1 to 2"),
+        ("unit,category,label,score\n1,a,b,1\n", r"1 units \(1 to 1\), the model's are 1 to 2"),
+        ("unit,category,label,score,x-truth\n1,a,b,1,2\n", "no column x-label"),
+    ],
+)
 def test_faulty_tallies(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         read_tally(tmp_path / "t.csv", 2)
 
 
-def test_pictures_of_a_unit_are_dark_outside_of_its_mask_or_have_its_outline():
-    pictures, masks = np.full((2, 5, 5, 3), 100, np.uint8), np.zeros((2, 5, 5), bool)
+def test_images_of_a_unit_are_dark_outside_of_its_mask_or_have_its_outline():
+    images, masks = np.full((2, 5, 5, 3), 100, np.uint8), np.zeros((2, 5, 5), bool)
     masks[0, :, :2] = True
-    dark = darken_outside(pictures, masks)
+    dark = darken_outside(images, masks)
     assert dark[0, 0, :, 0].tolist() == [100, 100, 25, 25, 25]
     assert (dark[1] == 25).all()
-    yellow = (outline(pictures, masks) == (255, 220, 40)).all(-1)
+    yellow = (outline(images, masks) == (255, 220, 40)).all(-1)
     assert yellow[0].tolist() == [[False, True, True, False, False]] * 5  # two pixels wide, and none at the border
-    assert not yellow[1].any()  # nor from one picture to the next
+    assert not yellow[1].any()  # nor from one image to the next
     masks[1, 2, 2] = True
-    yellow = (outline(pictures, masks) == (255, 220, 40)).all(-1)
+    yellow = (outline(images, masks) == (255, 220, 40)).all(-1)
     assert np.argwhere(yellow[1]).tolist() == [[1, 2], [2, 1], [2, 2], [2, 3], [3, 2]]

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import demo
-import train
-from errors import UserError
-from models.resnet import parse_mark
+from explain.inputs import pick_indices
+from models import parse_mark
 from netdissect import main as dissection
 from netdissect.broden import Broden
 from netdissect.tally import CategoryScore, TallyRow, read_tally, write_tally
+from training.config import k_of_epochs
+from util.cli import UserError
 
 SLOW_FIXTURES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
@@ -93,8 +94,10 @@ def test_any_cell_of_an_index(broden, column, cell):
     answers_or_one_line(read)
 
 
-@pytest.mark.parametrize("table, column", [("label.csv", "number"), ("c_object.csv", "number"),
-                                           ("c_object.csv", "coverage"), ("category.csv", "name")])  # fmt: skip
+@pytest.mark.parametrize(
+    "table, column",
+    [("label.csv", "number"), ("c_object.csv", "number"), ("c_object.csv", "coverage"), ("category.csv", "name")],
+)
 @SLOW_FIXTURES
 @given(cell=CELLS)
 def test_any_cell_of_brodens_tables(tmp_path_factory, table, column, cell):
@@ -130,7 +133,7 @@ def test_any_bytes_as_a_label_map(broden, tmp_path, content, cut):
 
 @given(text=st.one_of(CELLS, st.text("0123456789,- ", max_size=12)), count=st.integers(1, 50))
 def test_any_images_flag(text, count):
-    indices = answers_or_one_line(demo.pick_indices, text, count)
+    indices = answers_or_one_line(pick_indices, text, count)
     assert indices is None or (indices and all(0 <= index < count for index in indices))
     places = answers_or_one_line(demo.pick_figure, text, count)
     assert places is None or all(0 <= place < count for place in places)
@@ -139,7 +142,7 @@ def test_any_images_flag(text, count):
 @given(text=st.one_of(CELLS, st.text("t0123456789linear:-", max_size=16)))
 def test_any_mark_and_k_schedule(text):
     answers_or_one_line(parse_mark, text)
-    answers_or_one_line(train.k_of_epochs, text, 5, 3)
+    answers_or_one_line(k_of_epochs, text, 5, 3)
 
 
 @given(text=st.one_of(CELLS, st.text("[]()'\",object ", max_size=16)))

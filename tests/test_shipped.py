@@ -1,7 +1,7 @@
 """What a fresh checkout explains: the shipped network and its tally, on newly rendered scenes."""
 
 import pytest
-from test_pipeline import ROOT, run_demo
+from conftest import ROOT, run_demo
 
 import settings
 from loader.mini_places import render_mini_places
@@ -26,8 +26,8 @@ def test_shipped_snapshot_is_small_and_whole():
 
 
 def test_shipped_network_explains_new_scenes(scenes, tmp_path):
-    report = run_demo("--data", scenes, "--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result",
-                      ROOT / settings.SHIPPED_TALLY, "--images", 48, "--no_val", "--output", tmp_path)  # fmt: skip
+    network = ["--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result", ROOT / settings.SHIPPED_TALLY]
+    report = run_demo(*network, "--data", scenes, "--images", 48, "--no_val", "--output", tmp_path)
     right = sum(image["prediction"] == image["target"] for image in report["images"])
     assert right > 0.75 * 48
     for image in report["images"]:
@@ -37,10 +37,10 @@ def test_shipped_network_explains_new_scenes(scenes, tmp_path):
 
 
 def test_shipped_tally_is_of_the_shipped_network(scenes, tmp_path):
-    """Dissected on few pictures, the units already get many of the names that 1,000 pictures gave them."""
-    config = dissection.make_config({"data_directory": str(scenes / "mini_broden"), "output_folder": str(tmp_path),
-                                     "workers": "0", "topn": "1", "chance_rounds": "0", "gpu": "False"})  # fmt: skip
-    (path,) = dissection.main(config)
+    """Dissected on few images, the units already get many of the names that 1,000 images gave them."""
+    paths = {"data_directory": str(scenes / "mini_broden"), "output_folder": str(tmp_path)}
+    options = {"workers": "0", "topn": "1", "chance_rounds": "0", "gpu": "False"}
+    (path,) = dissection.main(dissection.make_config({**paths, **options}))
     shipped = {row.unit: row for row in read_tally(ROOT / settings.SHIPPED_TALLY, units=512)}
     best = interpretable(read_tally(path, units=512), 0.15)
     assert len(best) > 30

@@ -1,4 +1,4 @@
-"""Training: what it leaves, how it goes on after it was ended, alone and in several processes; and mistakes."""
+"""Training: what it writes, how interrupted runs resume, in one process and in several; and users' mistakes."""
 
 import json
 import re
@@ -13,15 +13,20 @@ import torch
 from conftest import ROOT, call, run_train, write_tree
 from PIL import Image
 
-import distributed
-import rehearsal
-import runs
-import train
-from engine import NonFiniteLoss, evaluate, evaluate_features
-from errors import UserError
-from files import alone_in
-from loader.places365 import find_dataset, make_loader, val_transform
-from models import build_model, load_snapshot
+from loader.batches import make_loader
+from loader.datasets import DataSource, find_dataset, spec_of
+from loader.images import val_transform
+from models import build_model, head_of, load_snapshot
+from models.heads import ByMagnitudeHead, DenseHead, NoBiasHead, StaticHead, StraightThroughHead
+from training import TrainConfig, config, dry_run, runs, train_and_evaluate
+from training.config import check_shares, k_of_epochs, make_plan
+from training.epoch import READ_EVERY, NonFiniteLoss, Sums, evaluate, evaluate_features, train_one_epoch, train_step
+from training.loop import route_statistics
+from training.state import create_state
+from util import distributed
+from util.cli import UserError
+from util.device import pick_amp
+from util.files import lock_folder
 
 
 def test_training_leaves_snapshots_and_numbers(trained, tree):
@@ -39,7 +44,7 @@ def test_training_leaves_snapshots_and_numbers(trained, tree):
     assert "K = 5" in (results / "train.log").read_text()
     source = find_dataset(str(tree))
     loader = make_loader(source.dataset("val", val_transform(source.spec)), 4, 0, torch.device("cpu"))
-    again = evaluate(model, loader, torch.device("cpu"), train.pick_amp("auto", torch.device("cpu")))
+    again = evaluate(model, loader, torch.device("cpu"), pick_amp("auto", torch.device("cpu")))
     assert again["top1"] == pytest.approx(metrics["top1"])
     assert again["loss"] == pytest.approx(metrics["loss"], abs=1e-3)
 
@@ -53,7 +58,7 @@ def test_a_resumed_run_ends_as_an_undisturbed_one(trained, tree, tmp_path):
     assert all(torch.equal(resumed[key], expected[key]) for key in expected)
     with pytest.raises(UserError, match="nothing is left to train"):
         run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto")
-    with pytest.raises(UserError, match="of a run with epochs 2, not epochs 9: it cannot go on so"):
+    with pytest.raises(UserError, match="of a run with epochs 2, not epochs 9: it cannot be resumed so"):
         run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto", "--epochs", 9)
 
 
@@ -90,12 +95,13 @@ def script(root, disturbance):
     """A program that is train.py, writing below `root`, with something that happens to it."""
     return f"""
 import os, pathlib, signal
-import torch, errors, train
-train.ROOT = pathlib.Path({str(root)!r})
-step, save, evaluate = torch.optim.SGD.step, torch.save, train.evaluate_features
+import torch, train
+from training import loop
+from util import cli
+step, save, evaluate = torch.optim.SGD.step, torch.save, loop.evaluate_features
 steps, me = [], os.getpid()
 {disturbance}
-errors.run(train.cli, "train.py")
+cli.run(lambda: train.main(pathlib.Path({str(root)!r})), "train.py")
 """
 
 
@@ -118,7 +124,7 @@ torch.save = dying_save
 TERMINATED_IN_TRAINING = """
 def doomed_step(self, *args, **kwargs):
     steps.append(1)
-    if len(steps) == 5:  # the processes that read pictures get the signal too
+    if len(steps) == 5:  # the processes that read images get the signal too
         os.system(f"kill -TERM -{os.getpgrp()}")
     return step(self, *args, **kwargs)
 torch.optim.SGD.step = doomed_step
@@ -127,24 +133,31 @@ TERMINATED_IN_VALIDATION = """
 def doomed_evaluation(*args):
     os.kill(me, signal.SIGTERM)
     return evaluate(*args)
-train.evaluate_features = doomed_evaluation
+loop.evaluate_features = doomed_evaluation
 """
 
 
-@pytest.mark.parametrize("disturbance, code, left", [
-    (KILLED_IN_TRAINING, -signal.SIGKILL, {"epoch_0.pth"}),
-    (KILLED_IN_SAVING, -signal.SIGKILL, {"epoch_0.pth"}),
-    (TERMINATED_IN_TRAINING, 143, {"epoch_0.pth", "interrupted.pth"}),
-    (TERMINATED_IN_VALIDATION, 143, {"interrupted.pth"}),
-], ids=["kill -9 in training", "kill -9 in saving", "SIGTERM in training", "SIGTERM in validation"])  # fmt: skip
+@pytest.mark.parametrize(
+    "disturbance, code, left",
+    [
+        (KILLED_IN_TRAINING, -signal.SIGKILL, {"epoch_0.pth"}),
+        (KILLED_IN_SAVING, -signal.SIGKILL, {"epoch_0.pth"}),
+        (TERMINATED_IN_TRAINING, 143, {"epoch_0.pth", "interrupted.pth"}),
+        (TERMINATED_IN_VALIDATION, 143, {"interrupted.pth"}),
+    ],
+    ids=["kill -9 in training", "kill -9 in saving", "SIGTERM in training", "SIGTERM in validation"],
+)
 def test_a_run_that_was_ended_goes_on_as_if_nothing_had_happened(trained, tree, tmp_path, disturbance, code, left):
     """--resume auto leads to the weights of an undisturbed run, bit for bit, and to its numbers."""
     root, snapshot, _ = trained
     folder = tmp_path / "snapshot" / snapshot.parent.name
     ended = subprocess.run(
         [sys.executable, "-c", script(tmp_path, disturbance), "--dataset", tree, *map(str, FLAGS), "--workers", "2"],
-        cwd=ROOT, capture_output=True, text=True, start_new_session=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+    )
     assert ended.returncode == code, ended.stderr
     assert {path.name for path in folder.glob("[!.]*")} == left
     if code == 143:
@@ -157,8 +170,15 @@ def test_a_run_that_was_ended_goes_on_as_if_nothing_had_happened(trained, tree, 
 
 
 def torchrun(file, *arguments, restarts=0):
-    return call("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", f"--max_restarts={restarts}",
-                file, *arguments)  # fmt: skip
+    return call(
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        f"--max_restarts={restarts}",
+        file,
+        *arguments,
+    )
 
 
 def test_two_processes_have_the_gradients_of_one(tmp_path):
@@ -169,27 +189,27 @@ import sys
 sys.path.insert(0, {str(ROOT)!r})
 import torch
 from torch.nn.parallel import DistributedDataParallel
-import distributed
-from loader.places365 import epoch_loader
+from util import distributed
+from loader.batches import LoaderOptions, epoch_loader
 from models import build_model
-with distributed.joined():
+with distributed.process_group():
     generator = torch.Generator().manual_seed(0)
     data = torch.utils.data.TensorDataset(torch.randn(11, 3, 64, 64, generator=generator), torch.arange(11) % 3)
     torch.manual_seed(distributed.rank())  # as DistributedDataParallel starts from the first one's weights
     model = build_model("resnet18_fc_ma", 3, 5).eval()
-    step_model = DistributedDataParallel(model) if distributed.world() > 1 else model
+    step_model = DistributedDataParallel(model) if distributed.world_size() > 1 else model
     seen = 0
-    for images, target in epoch_loader(data, 4, 0, torch.device("cpu"), 0, 0, start=1):
+    for images, target in epoch_loader(data, LoaderOptions(4, 0, torch.device("cpu")), 0, 0, start=1):
         torch.nn.functional.cross_entropy(step_model(images), target).backward()
         seen += len(target)
         break
-    if distributed.is_first():
+    if distributed.is_main_process():
         torch.save({{name: value.grad for name, value in model.named_parameters()}}, sys.argv[1])
-        print("pictures", seen)
+        print("images", seen)
 """)
     one, two = call(program, tmp_path / "1.pth"), torchrun(program, tmp_path / "2.pth")
-    assert one.stdout == "pictures 4\n", one.stderr
-    assert two.stdout.endswith("pictures 2\n"), two.stderr  # after what Gloo of PyTorch 2.9 says
+    assert one.stdout == "images 4\n", one.stderr
+    assert two.stdout.endswith("images 2\n"), two.stderr  # after what Gloo of PyTorch 2.9 says
     one, two = (torch.load(tmp_path / name) for name in ("1.pth", "2.pth"))
     assert one.keys() == two.keys()
     for name, gradient in one.items():
@@ -202,14 +222,21 @@ def test_two_processes_train_together_and_survive_the_death_of_one(tmp_path, mon
     tree = write_tree(tmp_path / "odd_places", per_class=(5, 3))  # 15 to train with, 9 to validate: both are odd
     program = tmp_path / "program.py"
     outputs = {}
-    for name, disturbance in (("undisturbed", ""), ("disturbed", f"""
+    for name, disturbance in (
+        ("undisturbed", ""),
+        (
+            "disturbed",
+            f"""
 if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
     {KILLED_IN_TRAINING.strip().replace(chr(10), chr(10) + "    ")}
-""")):  # fmt: skip
+""",
+        ),
+    ):
         text = f"import sys; sys.path.insert(0, {str(ROOT)!r})" + script(tmp_path / name, disturbance)
         program.write_text(text)
-        done = torchrun(program, "--dataset", tree, *FLAGS, "--workers", 0, "--resume", "auto", "--amp", "off",
-                        restarts=1)  # fmt: skip
+        done = torchrun(
+            program, "--dataset", tree, *FLAGS, "--workers", 0, "--resume", "auto", "--amp", "off", restarts=1
+        )
         assert done.returncode == 0, done.stderr
         outputs[name] = done.stdout
     assert outputs["undisturbed"].count("epoch 1/1") == 1  # one of them speaks
@@ -221,7 +248,7 @@ if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     assert equal_weights(snapshot, tmp_path / "disturbed" / "snapshot" / run / "epoch_1.pth")
     assert equal_numbers(*(tmp_path / name / "result" / run for name in outputs))
 
-    # The numbers are those of one process over all nine pictures.
+    # The numbers are those of one process over all nine images.
     last = runs.read_epochs(tmp_path / "undisturbed" / "result" / run)[-1]
     source = find_dataset(str(tree))
     loader = make_loader(source.dataset("val", val_transform(source.spec)), 4, 0, torch.device("cpu"))
@@ -229,7 +256,7 @@ if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     again, pooled = evaluate_features(model, loader, torch.device("cpu"))
     assert (again["count"], last["val_top1"]) == (9, pytest.approx(again["top1"], abs=1e-5))
     assert last["val_loss"] == pytest.approx(again["loss"], rel=1e-4)
-    assert train.route_statistics(model, pooled) == {key: last[key] for key in ("units_per_example", "dead_units")}
+    assert route_statistics(state_of(model), pooled) == {key: last[key] for key in ("units_per_example", "dead_units")}
     assert (last["train_top1"] / 100 * 14) % 1 == pytest.approx(0, abs=1e-4)  # of 14: seven each, none twice
 
 
@@ -238,24 +265,44 @@ if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
 @pytest.mark.parametrize("amp", ["on", "off"])
 def test_training_on_a_gpu(tree, tmp_path, amp):
     metrics = run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--device", "cuda", "--amp", amp, "--workers", 1)
-    again = run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--device", "cuda", "--amp", amp, "--resume",
-                      tmp_path / "snapshot/pytorch_resnet18_fc_ma_t5_tiny_places/epoch_0.pth")  # fmt: skip
+    again = run_train(
+        tmp_path,
+        "--mark",
+        "t5",
+        "--dataset",
+        tree,
+        "--device",
+        "cuda",
+        "--amp",
+        amp,
+        "--resume",
+        tmp_path / "snapshot/pytorch_resnet18_fc_ma_t5_tiny_places/epoch_0.pth",
+    )
     assert again["loss"] == pytest.approx(metrics["loss"], rel=0.05)
 
 
+def state_of(model, compiled=False):
+    schedule = spec_of("places365").training
+    plan = make_plan(TrainConfig(), schedule, 100)
+    state = create_state(model, plan, schedule, torch.device("cpu"), None, compiled=False)
+    state.compiled = compiled
+    return state
+
+
 def test_k_schedules():
-    assert train.k_of_epochs("linear:50-5", 5, 4) == [50, 35, 20, 5]
-    assert train.k_of_epochs("linear:1-3", 3, 3) == [1, 2, 3]
-    assert train.k_of_epochs("linear:50-5", 5, 1) == [5]
-    assert train.k_of_epochs(None, 7, 2) == [7, 7]
+    assert k_of_epochs("linear:50-5", 5, 4) == [50, 35, 20, 5]
+    assert k_of_epochs("linear:1-3", 3, 3) == [1, 2, 3]
+    assert k_of_epochs("linear:50-5", 5, 1) == [5]
+    assert k_of_epochs(None, 7, 2) == [7, 7]
 
 
 def test_a_compiled_head_gets_its_new_k():
     model = build_model("resnet18_fc_ma", 3, 9)
+    state = state_of(model, compiled=True)
     head = torch.compile(model.rfc, backend="aot_eager")
     x = torch.rand(2, 512)
     for k in (9, 5):
-        train.set_k(model, k, compiled=True)
+        state.set_topk(k)
         assert torch.allclose(head(x), (x[:, None] * model.rfc.weight).topk(k, 2)[0].sum(2) + model.rfc.bias, atol=1e-5)
 
 
@@ -266,7 +313,7 @@ def test_annealing_k_is_recorded(tree, tmp_path):
     assert [(about["topk"], about["k_schedule"]) for about in found] == [(9, "linear:9-5"), (5, "linear:9-5")]
     lines = runs.read_epochs(tmp_path / "result" / folder.name)
     assert [(line["topk"], line["units_per_example"]) for line in lines] == [(9, 9), (5, 5)]
-    with pytest.raises(UserError, match="run with k_schedule linear:9-5, not k_schedule None: it cannot go on so"):
+    with pytest.raises(UserError, match="run with k_schedule linear:9-5, not k_schedule None: it cannot be resumed so"):
         run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", folder / "epoch_0.pth")
 
 
@@ -279,21 +326,21 @@ def test_route_statistics():
     pooled = torch.zeros(2, 512)
     pooled[0, [0, 1, 2]] = 1.0  # units 0 and 1 of three with a vote
     pooled[1, 2] = 1.0  # unit 2 alone, beside a zero
-    assert train.route_statistics(model, pooled) == {"units_per_example": 1.5, "dead_units": 509}
+    assert route_statistics(state_of(model), pooled) == {"units_per_example": 1.5, "dead_units": 509}
 
 
 def test_a_dry_run_writes_nothing(tree, tmp_path, capsys):
     metrics = run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--dry_run")
     assert 0 <= metrics["top1"] <= 100
     said = capsys.readouterr().out
-    assert "pictures per class: 4 to 4, 0 classes without any" in said
+    assert "images per class: 4 to 4, 0 classes without any" in said
     for what in ("speed: ", "memory: ", "disk: 1.1 GB for 11 snapshots"):
         assert what in said
     assert not list(tmp_path.iterdir())
 
 
 def test_a_dry_run_on_a_full_disk(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(rehearsal.shutil, "disk_usage", lambda _: SimpleNamespace(free=5e8))
+    monkeypatch.setattr(dry_run.shutil, "disk_usage", lambda _: SimpleNamespace(free=5e8))
     with pytest.raises(UserError, match=r"0.5 GB are free, 11 snapshots need 1.1 \(--keep\)"):
         run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--dry_run")
 
@@ -320,17 +367,20 @@ def test_the_linear_scaling_of_the_learning_rate(tree, tmp_path):
 
 def test_the_last_snapshots_and_the_best_stay(tmp_path):
     tops = [10.0, 50.0, 20.0, 50.0, 30.0, 31.0]
+    source = DataSource("some_places", tmp_path, ["a"], ["a"], spec_of("some_places"))
+    run = runs.Run(TrainConfig(), make_plan(TrainConfig(), source.spec.training, 100), source, tmp_path)
+    run.snapshots.mkdir(parents=True)
     for epoch in range(6):
-        (tmp_path / f"epoch_{epoch}.pth").touch()
+        run.snapshot(epoch).touch()
     lines = [{"epoch": epoch, "val_top1": top} for epoch, top in enumerate(tops)]
-    runs.remove_old_snapshots(tmp_path, lines, keep=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch_1.pth", "epoch_4.pth", "epoch_5.pth"]
+    runs.remove_old_snapshots(run, lines, keep=2)
+    assert sorted(path.name for path in run.snapshots.iterdir()) == ["epoch_1.pth", "epoch_4.pth", "epoch_5.pth"]
 
 
 def test_two_runs_of_one_name(trained, tree):
     root, snapshot, _ = trained
     before = snapshot.read_bytes()
-    with alone_in(root / "result" / snapshot.parent.name), pytest.raises(UserError, match="another run is writing"):
+    with lock_folder(root / "result" / snapshot.parent.name), pytest.raises(UserError, match="another run is writing"):
         run_train(root, "--mark", "t5", "--dataset", tree)
     assert snapshot.read_bytes() == before
 
@@ -344,42 +394,142 @@ def test_finetuning_a_dense_network_into_a_dka_one(trained, tree, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tree, tmp_path):
-    with pytest.raises(NonFiniteLoss, match=r"the loss is (nan|inf) in epoch 0, batch \d"):
+    with pytest.raises(NonFiniteLoss, match=r"the loss is (nan|inf) in batch \d of epoch 0"):
         run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--lr", 1e30)
     assert not (tmp_path / "snapshot").exists()
 
 
-@pytest.mark.parametrize("flags, message", [
-    (["--mark", "x"], "mark 'x': expected `t` and the number of votes K"),
-    (["--mark", "t513"], "K = 513: resnet18_fc_ma has 512 pooled features"),
-    (["--arch", "vgg16"], "--arch vgg16: expected one of resnet18"),
-    (["--dataset", "/nowhere/at/all"], "data set '/nowhere/at/all': expected places365"),
-    (["--epochs", "0"], "--epochs 0: expected 1 to 100000"),
-    (["--lr", "-1"], "--lr -1.0: expected a positive number"),
-    (["--device", "tpu"], "device 'tpu': expected auto, cpu"),
-    (["--device", "cuda:99"], "device 'cuda:99': this machine has"),
-    (["--resume", "no.pth"], "snapshot no.pth: no such file"),
-    (["--k_schedule", "cosine:9-5"], "--k_schedule cosine:9-5: expected linear:A-B"),
-    (["--k_schedule", "linear:50-6"], "it ends at K = 6, but the mark is t5"),
-    (["--k_schedule", "linear:600-5"], "K = 600: resnet18_fc_ma has 512 pooled features"),
-    (["--arch", "resnet18", "--k_schedule", "linear:9-5"], "resnet18 has a dense head, without K"),
-    (["--finetune", "no.pth"], "snapshot no.pth: no such file"),
-])  # fmt: skip
+def batches(count, size=2, bad=None):
+    """Small random batches of two classes; batch `bad` has a NaN in it."""
+    generator = torch.Generator().manual_seed(0)
+    made = [(torch.randn(size, 3, 32, 32, generator=generator), torch.arange(size) % 2) for _ in range(count)]
+    if bad is not None:
+        made[bad][0][0, 0, 0, 0] = float("nan")
+    return made
+
+
+@pytest.mark.parametrize("bad", [0, 3, READ_EVERY - 1, READ_EVERY, READ_EVERY + 2])
+def test_a_non_finite_loss_is_noticed_in_time_and_its_batch_is_named(bad):
+    state = state_of(build_model("resnet18_fc_ma", 2, 5))
+    count, steps = READ_EVERY + 5, []
+    state.scheduler.step = lambda: steps.append(1)
+    with pytest.raises(NonFiniteLoss, match=rf"the loss is nan in batch {bad} of epoch 0: lower --lr"):
+        train_one_epoch(state, batches(count, bad=bad))
+    assert bad < len(steps) <= min(bad + READ_EVERY, count)
+
+
+def test_weights_of_a_non_finite_validation_reach_no_snapshot(tree, tmp_path, monkeypatch):
+    found = []
+
+    def ruined(model, loader, *rest):
+        torch.nn.init.constant_(head_of(model).weight, float("nan"))
+        found.append(evaluate_features(model, loader, *rest))
+        return found[-1]
+
+    monkeypatch.setattr("training.loop.evaluate_features", ruined)
+    with pytest.raises(NonFiniteLoss, match="the validation loss is nan after epoch 0"):
+        run_train(tmp_path, "--dataset", tree)
+    assert found and not (tmp_path / "snapshot").exists()
+
+
+def test_sums_are_those_of_the_plain_loop():
+    logits = torch.tensor([[3.0, 1.0, 0.0, -1.0, -2.0, -3.0], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]])
+    sums = Sums()
+    for _ in range(3):
+        sums.add(logits, torch.tensor([0, 0]), torch.tensor(1.5))
+    assert (sums.steps, len(sums.unread)) == (0, 3)  # nothing was read back yet
+    sums.read()
+    assert (sums.steps, sums.count, sums.loss, sums.top1, sums.top5) == (3, 6, 4.5, 3, 3)
+    assert Sums(**sums.to_dict()) == sums
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("amp", [None, torch.bfloat16, torch.float16])
+def test_a_training_step_does_not_wait_for_the_gpu(amp):
+    schedule = spec_of("places365").training
+    plan = make_plan(TrainConfig(), schedule, 100)
+    state = create_state(build_model("resnet18_fc_ma", 2, 5), plan, schedule, torch.device("cuda"), amp, False)
+    pinned = [(images.pin_memory(), target.pin_memory()) for images, target in batches(4)]
+    state.model.train()
+    train_step(state, *pinned[0], Sums())  # the first one allocates and tunes
+    sums = Sums()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for images, target in pinned:
+            train_step(state, images, target, sums)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    sums.read()
+    assert sums.steps == 4
+
+
+def test_the_loop_writes_below_its_workdir_only_and_says_where(tree, tmp_path):
+    before = sorted(ROOT.glob("result/*")) + sorted(ROOT.glob("snapshot/*"))
+    options = TrainConfig(epochs=1, batch_size=4, lr=0.01, workers=0, device="cpu", mark="t4")
+    metrics = train_and_evaluate(options, str(tmp_path / "deep" / "work"), source=find_dataset(str(tree)))
+    assert metrics["snapshot"] == str(tmp_path / "deep/work/snapshot/pytorch_resnet18_fc_ma_t4_tiny_places/epoch_0.pth")
+    assert load_snapshot(metrics["snapshot"])[1]["topk"] == 4
+    assert sorted(path.name for path in (tmp_path / "deep" / "work").iterdir()) == ["result", "snapshot"]
+    assert sorted(ROOT.glob("result/*")) + sorted(ROOT.glob("snapshot/*")) == before
+
+
+@pytest.mark.parametrize(
+    "arch, head",
+    [
+        ("resnet18_fc_ma", StraightThroughHead),
+        ("resnet18_fc_ma", ByMagnitudeHead),
+        ("resnet18_fc_ma", NoBiasHead),
+        ("resnet18_fc_ma", StaticHead),
+        ("resnet18", DenseHead),
+    ],
+)
+def test_any_head_is_trained_and_its_snapshot_rebuilt(tree, tmp_path, arch, head):
+    options = TrainConfig(epochs=1, batch_size=4, lr=0.01, workers=0, device="cpu", arch=arch, dataset=str(tree))
+    metrics = train_and_evaluate(options, tmp_path, build_model=lambda *given: build_model(*given, head=head))
+    model, about = load_snapshot(metrics["snapshot"])
+    assert type(head_of(model)) is head
+    assert about["topk"] == (5 if arch.endswith("_fc_ma") else None)
+    if head is NoBiasHead:
+        assert not head_of(model).bias.any()
+    if head is StaticHead:
+        assert head_of(model).mask.sum(1).tolist() == [5, 5, 5]
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--mark", "x"], "mark 'x': expected `t` and the number of votes K"),
+        (["--mark", "t513"], "K = 513: resnet18_fc_ma has 512 pooled features"),
+        (["--arch", "vgg16"], "--arch vgg16: expected one of resnet18"),
+        (["--dataset", "/nowhere/at/all"], "data set '/nowhere/at/all': expected places365"),
+        (["--epochs", "0"], "--epochs 0: expected 1 to 100000"),
+        (["--lr", "-1"], "--lr -1.0: expected a positive number"),
+        (["--device", "tpu"], "device 'tpu': expected auto, cpu"),
+        (["--device", "cuda:99"], "device 'cuda:99': this machine has"),
+        (["--resume", "no.pth"], "snapshot no.pth: no such file"),
+        (["--k_schedule", "cosine:9-5"], "--k_schedule cosine:9-5: expected linear:A-B"),
+        (["--k_schedule", "linear:50-6"], "it ends at K = 6, but the mark is t5"),
+        (["--k_schedule", "linear:600-5"], "K = 600: resnet18_fc_ma has 512 pooled features"),
+        (["--arch", "resnet18", "--k_schedule", "linear:9-5"], "resnet18 has a dense head, without K"),
+        (["--finetune", "no.pth"], "snapshot no.pth: no such file"),
+    ],
+)
 def test_mistakes_in_training(tree, tmp_path, flags, message):
     with pytest.raises(UserError, match=message.replace("(", r"\(")):
         run_train(tmp_path, "--dataset", tree, *flags)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_the_processes_cannot_share(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(distributed, "world", lambda: 3)
+def test_what_the_processes_cannot_share(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 3)
     with pytest.raises(UserError, match="--batch_size 4: expected a multiple of 3, the number of processes"):
-        train.check_sizes(4, range(10))
-    with pytest.raises(UserError, match="2 training pictures: expected at least 3, the number of processes"):
-        train.check_sizes(3, range(2))
+        check_shares(4, 10)
+    with pytest.raises(UserError, match="2 training images: expected at least 3, the number of processes"):
+        check_shares(3, 2)
 
 
 def test_tensorboard_that_is_not_installed(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(train.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(config.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match="--tensorboard: the package is not installed; `pip install tensorboard`"):
         run_train(tmp_path, "--dataset", tree, "--tensorboard")

@@ -3,7 +3,7 @@
     python3 netdissect/dataset/download.py                # broden1_224, for networks that see 224 px
     python3 netdissect/dataset/download.py broden1_227    # for AlexNet
 
-What is there already is not fetched again. See README.md for what the data are and what they take.
+An existing folder is not fetched again. See README.md for the data and the space that they take.
 """
 
 import sys
@@ -16,35 +16,34 @@ sys.path[0] = str(HERE.parent.parent)
 
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
-from errors import ArgumentParser, UserError, run
+from util.cli import ArgumentParser, UserError, run
 
 URL = "http://netdissect.csail.mit.edu/data/"
-# MD5 of the archives. That of broden1_224 is the one that a public script which fetches it checks; of the others
-# none is known.
+# MD5 of the archives. A public script that fetches broden1_224 checks this one; for the others none is known.
 ARCHIVES = {"broden1_224": "be13c292eaef3300da03f8d0e48eab1c", "broden1_227": None, "broden1_384": None}
 
 
 def fetch(name: str, folder: Path, url: str = URL, md5: str | None = None) -> Path:
-    """Download `name`.zip, check it, and unpack it to `folder`/`name`, which appears only when it is whole.
+    """Download `name`.zip, check it, and unpack it to `folder`/`name`, which appears only when complete.
 
     Args:
         name: of the archive, and of the folder in it.
-        folder: where the data go.
+        folder: that gets the data.
         url: of the folder that holds the archive.
-        md5: what the archive must have; None: not checked.
+        md5: of the archive; None: not checked.
 
     Raises:
-        UserError: if it cannot be fetched, or is not what was expected.
+        UserError: if the archive cannot be fetched, or is not the expected one.
     """
     target, archive = folder / name, folder / f"{name}.zip"
     if (target / "index.csv").is_file():
-        print(f"{target} is there already")
+        print(f"{target} already exists")
         return target
     if md5 is None:
-        print(f"no checksum of {archive.name} is known: it is unpacked unchecked")
+        print(f"no checksum of {archive.name} is known: unpacking it unchecked")
     try:
         if not (md5 and check_integrity(archive, md5)):
-            archive.unlink(missing_ok=True)  # what an interrupted download left
+            archive.unlink(missing_ok=True)  # left by an interrupted download
             download_url(f"{url}{archive.name}", folder, md5=md5)
         with tempfile.TemporaryDirectory(dir=folder, prefix=f".{name}-") as temporary:
             extract_archive(archive, temporary)
@@ -52,18 +51,18 @@ def fetch(name: str, folder: Path, url: str = URL, md5: str | None = None) -> Pa
             if not (unpacked / "index.csv").is_file():
                 raise UserError(f"{archive}: no {name}/index.csv in it")
             unpacked.rename(target)
-    except (OSError, RuntimeError, BadZipFile) as error:  # RuntimeError: the checksum is another
+    except (OSError, RuntimeError, BadZipFile) as error:  # RuntimeError: wrong checksum
         raise UserError(f"{url}{archive.name}: {error}") from error
     archive.unlink()
-    print(f"{target}: done. `python3 -m netdissect.broden check {target}` looks it over")
+    print(f"{target}: done; to check it: python3 -m netdissect.broden check {target}")
     return target
 
 
 def cli() -> None:
     """Parse the command line and fetch."""
     parser = ArgumentParser(__doc__)
-    parser.add_argument("name", nargs="?", default="broden1_224", choices=ARCHIVES, metavar="NAME",
-                        help=f"one of {', '.join(ARCHIVES)} (default broden1_224)")  # fmt: skip
+    what = f"one of {', '.join(ARCHIVES)} (default broden1_224)"
+    parser.add_argument("name", nargs="?", default="broden1_224", choices=ARCHIVES, metavar="NAME", help=what)
     name = parser.parse_args().name
     fetch(name, HERE, md5=ARCHIVES[name])
 

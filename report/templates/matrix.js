@@ -1,29 +1,29 @@
-// The class x unit picture: its cells can be read, enlarged and followed. A row is {name, file, units: {unit: frequency}}.
+// The class x unit matrix: its cells can be read, enlarged and followed. A row is {name, file, units: {unit: frequency}}.
 "use strict";
 (() => {
   const matrix = document.querySelector("[data-matrix]");
   const { rows, columns } = JSON.parse(document.getElementById("routes").textContent);
-  const picture = matrix.querySelector("img");
+  const image = matrix.querySelector("img");
   const output = document.querySelector("[data-cell]");
   const room = matrix.parentElement.clientWidth - matrix.querySelector("ol").offsetWidth - 50; // of main's padding
   let cell = Math.max(4, Math.min(22, Math.floor(560 / rows.length), Math.floor(room / columns.length)));
   const size = () => matrix.style.setProperty("--cell", `${cell}px`);
 
   function at(event) {
-    const box = picture.getBoundingClientRect();
+    const box = image.getBoundingClientRect();
     const row = rows[Math.floor(((event.clientY - box.top) / box.height) * rows.length)];
     const column = columns[Math.floor(((event.clientX - box.left) / box.width) * columns.length)];
     return row && column && { row, column };
   }
 
-  picture.addEventListener("pointermove", (event) => {
+  image.addEventListener("pointermove", (event) => {
     const found = at(event);
     if (!found) return;
     const { row, column } = found;
     const often = row.units[column.unit] || 0;
-    output.textContent = `${row.name} · unit ${column.unit}, ${column.name}: in ${(100 * often).toFixed(0)} % of its pictures`;
+    output.textContent = `${row.name} · unit ${column.unit}, ${column.name}: in ${(100 * often).toFixed(0)} % of its images`;
   });
-  picture.addEventListener("click", (event) => {
+  image.addEventListener("click", (event) => {
     const found = at(event);
     if (found) location.href = found.row.file;
   });

@@ -1,6 +1,6 @@
-// A list that can be searched, filtered and sorted, whose pictures can be enlarged. All data stand in the items'
+// A list that can be searched, filtered and sorted, and whose images can be enlarged. All data are in the items'
 // data attributes: data-text is searched, [data-filter=x] selects by data-x, [data-sort] sorts by the attribute that
-// its value names ('-score': descending). Items that are equal keep the order of the file.
+// its value names ('-score': descending). Equal items keep the order of the file.
 "use strict";
 (() => {
   const list = document.querySelector("[data-list]");
@@ -35,7 +35,7 @@
     list.append(...items);
   }
 
-  // A link to an item that is not selected shows it all the same.
+  // A link to an item that is filtered out shows it nevertheless.
   function reveal() {
     const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!target || !items.includes(target)) return;
@@ -47,45 +47,45 @@
     target.scrollIntoView();
   }
 
-  // Enlarging: a [data-zoom] picture shows one tile of a file of data-tiles tiles, data-tile; without it, all of them.
+  // Enlarging: a [data-zoom] image shows one tile of a file of data-tiles tiles, data-tile; without it, all of them.
   const dialog = document.querySelector("[data-zoomed]");
   let frames = [];
   let place = 0;
 
-  const framesOf = (picture) => {
-    const tiles = Number(picture.dataset.tiles);
-    const one = picture.dataset.tile !== undefined;
-    const numbers = one ? [Number(picture.dataset.tile)] : [...Array(tiles).keys()];
-    return numbers.map((tile) => ({ picture, tile, tiles, caption: picture.dataset.zoom + (one ? "" : `, ${tile + 1} of ${tiles}`) }));
+  const framesOf = (image) => {
+    const tiles = Number(image.dataset.tiles);
+    const one = image.dataset.tile !== undefined;
+    const numbers = one ? [Number(image.dataset.tile)] : [...Array(tiles).keys()];
+    return numbers.map((tile) => ({ image, tile, tiles, caption: image.dataset.zoom + (one ? "" : `, ${tile + 1} of ${tiles}`) }));
   };
 
   function show(number) {
     const frame = frames[number];
     if (!frame) return;
     place = number;
-    const { style } = dialog.querySelector("[data-picture]");
-    style.backgroundImage = `url("${frame.picture.src}")`;
+    const { style } = dialog.querySelector("[data-image]");
+    style.backgroundImage = `url("${frame.image.src}")`;
     style.backgroundSize = `${100 * frame.tiles}% 100%`;
     style.backgroundPosition = `${frame.tiles > 1 ? (100 * frame.tile) / (frame.tiles - 1) : 0}% 0`;
-    dialog.querySelector("[data-picture]").setAttribute("aria-label", frame.picture.alt);
+    dialog.querySelector("[data-image]").setAttribute("aria-label", frame.image.alt);
     dialog.querySelector("[data-caption]").textContent = frame.caption;
     if (!dialog.open) dialog.showModal();
   }
 
-  function open(picture, tile) {
+  function open(image, tile) {
     frames = items.filter((item) => !item.hidden)
       .flatMap((item) => [...item.querySelectorAll("[data-zoom]")].flatMap(framesOf));
-    show(frames.findIndex((frame) => frame.picture === picture && (tile === undefined || frame.tile === tile)));
+    show(frames.findIndex((frame) => frame.image === image && (tile === undefined || frame.tile === tile)));
   }
 
   if (dialog) {
     list.addEventListener("click", (event) => {
-      const picture = event.target.closest("[data-zoom]");
-      if (!picture) return;
-      const box = picture.getBoundingClientRect();
-      const tiles = Number(picture.dataset.tiles);
+      const image = event.target.closest("[data-zoom]");
+      if (!image) return;
+      const box = image.getBoundingClientRect();
+      const tiles = Number(image.dataset.tiles);
       const tile = Math.min(tiles - 1, Math.max(0, Math.floor((tiles * (event.clientX - box.left)) / box.width)));
-      open(picture, picture.dataset.tile === undefined ? tile : undefined);
+      open(image, image.dataset.tile === undefined ? tile : undefined);
     });
     list.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && event.target.matches("[data-zoom]")) open(event.target);

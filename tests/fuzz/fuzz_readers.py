@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of the readers of users' files, by atheris. Not part of the test suite.
 
     pip install atheris                                            # Linux or macOS, Python up to 3.13
-    python3 tests/fuzz/fuzz_readers.py tally -max_total_time=300   # or: index, labels, picture
+    python3 tests/fuzz/fuzz_readers.py tally -max_total_time=300   # or: index, labels, image
 
 Whatever the file, a reader answers or raises UserError; anything else is a finding, which libFuzzer writes to a file
 crash-*. Findings are mended and kept as cases of tests/test_properties.py or tests/test_bad_input.py. Further flags are
@@ -18,12 +18,12 @@ import atheris
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-with atheris.instrument_imports(include=["netdissect.tally", "netdissect.broden", "loader.places365", "errors", "csv",
+with atheris.instrument_imports(include=["netdissect.tally", "netdissect.broden", "loader.datasets", "errors", "csv",
                                          "PIL.PngImagePlugin", "PIL.ImageFile", "PIL.JpegImagePlugin"]):  # fmt: skip
     from conftest import write_small_broden
-
     from errors import UserError
-    from loader.places365 import read_image
+
+    from loader.images import read_image
     from netdissect.broden import Broden
     from netdissect.tally import read_tally
 
@@ -40,8 +40,8 @@ def fuzz_index(content: bytes) -> None:
     """index.csv of a Broden folder, with the labels that it leads to."""
     (BRODEN / "index_fuzzed.csv").write_bytes(content)
     broden = Broden(BRODEN, "index_fuzzed.csv")
-    for picture in range(len(broden)):
-        broden.labels(picture)
+    for image in range(len(broden)):
+        broden.labels(image)
 
 
 def fuzz_labels(content: bytes) -> None:
@@ -50,18 +50,18 @@ def fuzz_labels(content: bytes) -> None:
     SCENES.label_map(HOME / "map.png", next(row for row in SCENES.rows if row.maps))
 
 
-def fuzz_picture(content: bytes) -> None:
-    """A picture, as the data sets and as --image read it."""
-    (HOME / "picture").write_bytes(content)
-    read_image(HOME / "picture")
-    read_image(HOME / "picture", upright=True, enough=64)
+def fuzz_image(content: bytes) -> None:
+    """An image, as the data sets and as --image read it."""
+    (HOME / "image").write_bytes(content)
+    read_image(HOME / "image")
+    read_image(HOME / "image", upright=True, enough=64)
 
 
-TARGETS = {"tally": fuzz_tally, "index": fuzz_index, "labels": fuzz_labels, "picture": fuzz_picture}
+TARGETS = {"tally": fuzz_tally, "index": fuzz_index, "labels": fuzz_labels, "image": fuzz_image}
 BEGINNINGS = {"tally": lambda: [b"unit,category,label,score\n1,object,sky,0.5\n"],
               "index": lambda: [(BRODEN / "index.csv").read_bytes()],
               "labels": lambda: [(BRODEN / "images/p0_object_0.png").read_bytes()],
-              "picture": lambda: [(BRODEN / "images/p0.png").read_bytes()]}  # fmt: skip
+              "image": lambda: [(BRODEN / "images/p0.png").read_bytes()]}  # fmt: skip
 
 
 def main() -> None:

@@ -1,0 +1,106 @@
+"""Tables of the study's results: columns, rows that differ in their seed only, means with intervals."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.plan import KS
+from experiments.results import Interval, interval
+
+NAMES = {"mini_places": "mini_places", "fashion_mnist": "Fashion-MNIST"}
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its title, the metric, decimals, and what the metric is multiplied by."""
+
+    title: str
+    metric: str
+    decimals: int = 1
+    scale: float = 1.0
+
+
+ACCURACY = [
+    Column("top-1, %", "top1", 2),
+    Column("top-5, %", "top5", 2),
+    Column("active units", "active_units"),
+    Column("share of the 4 largest, %", "top4_share", 1, 100),
+    Column("residual, %", "residual", 1, 100),
+]
+ROUTES = [
+    Column("units per class", "units_per_class"),
+    Column("units in all", "units_total"),
+    Column("overlap within, %", "overlap_within", 1, 100),
+    Column("overlap between, %", "overlap_between", 1, 100),
+    Column("5 largest: units in all", "shown_units_total"),
+    Column("within, %", "shown_overlap_within", 1, 100),
+    Column("between, %", "shown_overlap_between", 1, 100),
+]
+FAITHFULNESS = [
+    Column("deletion", "deletion", 3),
+    Column("at random", "random_deletion", 3),
+    Column("insertion", "insertion", 3),
+    Column("at random", "random_insertion", 3),
+]
+CONCEPTS = [
+    Column("interpretable", "lite_interpretable"),
+    Column("unique", "lite_unique"),
+    Column("mean IoU", "lite_best_iou", 4),
+    Column("above chance", "lite_above_chance"),
+    Column("original: interpretable", "original_interpretable"),
+    Column("unique", "original_unique"),
+    Column("mean IoU", "original_best_iou", 4),
+    Column("above chance", "original_above_chance"),
+]
+POINTING = [
+    Column("named, %", "named", 1, 100),
+    Column("present, %", "present", 1, 100),
+    Column("by chance, %", "present_by_chance", 1, 100),
+    Column("pointed at, %", "pointing", 1, 100),
+    Column("by chance, %", "pointing_by_chance", 1, 100),
+]
+
+
+def head_name(row: dict[str, Any]) -> str:
+    """What a row of a table is called."""
+    if row["head"] == "dka":
+        return f"DKA, K = {row['k']}" + (", all" if row["k"] == KS[-1] else "")
+    if row["head"] == "pruned":
+        return f"dense, pruned to {row['k']}"
+    if row["head"] == "elastic net":
+        return f"elastic net, C = {row['c']:g}"
+    return "dense"
+
+
+def groups(rows: Rows) -> list[tuple[str, Rows]]:
+    """Rows that differ in their seed only, with their name, in the order in which they first come."""
+    found: dict[str, Rows] = {}
+    for row in rows:
+        found.setdefault(head_name(row), []).append(row)
+    order = {"dense": 0, "dka": 1, "pruned": 2, "elastic net": 3}
+    return sorted(
+        found.items(), key=lambda item: (order[item[1][0]["head"]], item[1][0]["k"] or item[1][0].get("c", 0))
+    )
+
+
+def shown(value: Interval, decimals: int = 1, scale: float = 1.0) -> str:
+    """'87.50 ± 0.12': a mean and half of its 95 % interval; '–' for nothing."""
+    if value.seeds == 0:
+        return "–"
+    mean = f"{value.mean * scale:.{decimals}f}"
+    return mean if math.isnan(value.half) else f"{mean} ± {value.half * scale:.{decimals}f}"
+
+
+def table(named: Sequence[tuple[str, Rows]], columns: Sequence[Column]) -> str:
+    """A Markdown table with a line per group and a column per metric."""
+    lines = [["", *(column.title for column in columns)], ["---", *["---:"] * len(columns)]]
+    for name, rows in named:
+        cells = [
+            shown(interval(row.get(column.metric, math.nan) for row in rows), column.decimals, column.scale)
+            for column in columns
+        ]
+        lines.append([name, *cells])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,210 @@
+"""Explaining predictions: from images to the records of explain.json."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from explain.naming import Names
+from explain.records import (
+    Contestant,
+    ExplanationRecord,
+    Guess,
+    Prediction,
+    RivalVote,
+    Score,
+    UnitVote,
+    Without,
+)
+from explain.subjects import Subject, batched
+from explain.votes import ClassVotes, class_votes
+from models import Head, head_of
+from models.hooks import layer_outputs
+
+FEATURE_LAYER = "layer4"
+BATCH = 16  # images through the network at one time
+RANKED = 5  # classes listed with their probabilities
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """One explained image.
+
+    Attributes:
+        record: its part of explain.json that comes from the network.
+        maps: (R, H, W) the maps of the R listed units, in their order.
+        pooled: (N,) the features that the votes are made of.
+    """
+
+    record: ExplanationRecord
+    maps: Tensor
+    pooled: Tensor
+
+
+def explain_subjects(
+    model: nn.Module, subjects: Iterable[Subject], names: Names, topn: int, explain_target: bool = False
+) -> Iterator[tuple[Subject, Explanation]]:
+    """Explain images as they are read, in batches; arguments and errors as of `explain_images`."""
+    device = head_of(model).weight.device
+    for batch in batched(subjects, BATCH):
+        images = torch.stack([subject.image for subject in batch])  # (B, 3, H, W)
+        targets = [subject.target for subject in batch]
+        explanations = explain_images(model, images.to(device), targets, names, topn, explain_target)
+        yield from zip(batch, explanations, strict=True)
+
+
+@torch.inference_mode()
+def explain_images(
+    model: nn.Module,
+    images: Tensor,
+    targets: Sequence[int | None],
+    names: Names,
+    topn: int,
+    explain_target: bool = False,
+) -> list[Explanation]:
+    """Predict images and take the scores of their classes apart, in float32.
+
+    Args:
+        model: a network of `models.build_model`, in eval mode.
+        images: (B, 3, H, W) normalised images, on the model's device.
+        targets: their B true classes, None where unknown.
+        names: of classes and units.
+        topn: how many of the largest votes are listed.
+        explain_target: explain the score of the true class instead of the predicted one.
+
+    Raises:
+        ValueError: if a true class is to be explained that is not known.
+    """
+    if explain_target and None in targets:
+        raise ValueError("explain_target: expected a true class for each image")
+    head = head_of(model)
+    with layer_outputs(model, [FEATURE_LAYER]) as outputs:
+        logits = model(images)  # (B, C)
+    features = outputs[FEATURE_LAYER]  # (B, N, H, W)
+    pooled = F.adaptive_avg_pool2d(features, 1).flatten(1)  # (B, N), as the network pools them
+    probability = logits.softmax(1).cpu()  # (B, C)
+    ranked = probability.topk(min(RANKED, len(names.classes)), 1).indices.tolist()  # B lists, the most probable first
+    own_classes = targets if explain_target else [best[0] for best in ranked]
+    explained = [class_ for class_ in own_classes if class_ is not None]  # all B of them
+    explanations = []
+    for row, target in enumerate(targets):
+        roles = _roles(ranked[row], target, explained[row])
+        votes = {class_: class_votes(head, pooled[row].cpu(), class_) for class_ in roles}
+        own = votes[explained[row]]
+        listed = own.unit[:topn]  # (R,)
+        record: ExplanationRecord = {
+            **_prediction(probability[row], ranked[row], explained[row], target, names.classes),
+            **_score(own, topn, names),
+            "contest": _contest(votes, roles, probability[row], topn, names),
+        }
+        without = _without(head, pooled[row], listed, explained[row], names.classes)
+        for unit, ablated in zip(record["units"], without, strict=True):
+            unit["without"] = ablated
+        explanations.append(Explanation(record, features[row].cpu()[listed], pooled[row].cpu()))
+    return explanations
+
+
+def _prediction(
+    probability: Tensor, ranked: Sequence[int], explained: int, target: int | None, classes: Sequence[str]
+) -> Prediction:
+    ranking: list[Guess] = [
+        {"class": class_, "name": classes[class_], "probability": probability[class_].item()} for class_ in ranked
+    ]
+    return {
+        "target": target,
+        "target_name": None if target is None else classes[target],
+        "prediction": ranking[0]["class"],
+        "prediction_name": ranking[0]["name"],
+        "probability": ranking[0]["probability"],
+        "explained": explained,
+        "explained_name": classes[explained],
+        "ranking": ranking,
+    }
+
+
+def _score(votes: ClassVotes, listed: int, names: Names) -> Score:
+    """The terms of a score: the largest votes one by one, the other chosen ones as a sum, and the bias."""
+    cumulative = votes.share.abs().cumsum(0)  # (N,)
+    units: list[UnitVote] = [
+        {
+            **names.unit(int(votes.unit[rank])),
+            "vote": votes.vote[rank].item(),
+            "percent": votes.percent[rank].item(),
+            "share": votes.share[rank].item(),
+            "cumulative": cumulative[rank].item(),
+            "active": bool(votes.active[rank]),
+        }
+        for rank in range(min(listed, len(votes.unit)))
+    ]
+    others = votes.vote[listed:][votes.active[listed:]]
+    return {
+        "logit": votes.logit,
+        "bias": votes.bias,
+        "units": units,
+        # With K > topn: the chosen units that are not listed, so that the terms still add up.
+        "others": {"count": len(others), "vote": others.sum().item(), "share": votes.share[listed:].abs().sum().item()},
+    }
+
+
+def _roles(ranked: Sequence[int], target: int | None, explained: int) -> dict[int, list[str]]:
+    """The classes that are compared, and what each of them is: the predicted one, the runner-up, the true one."""
+    roles: dict[int, list[str]] = {}
+    for class_, role in zip(ranked, ("predicted", "runner-up"), strict=False):  # of one class, no runner-up
+        roles.setdefault(class_, []).append(role)
+    if target is not None:
+        roles.setdefault(target, []).append("true")
+    roles.setdefault(explained, [])
+    return roles
+
+
+def _contest(
+    votes: Mapping[int, ClassVotes], roles: Mapping[int, list[str]], probability: Tensor, topn: int, names: Names
+) -> list[Contestant]:
+    """Why this class and not that: the score of each contestant, and which of its units the others' routes share."""
+    routes = {class_: set(own.unit[own.active][:topn].tolist()) for class_, own in votes.items()}
+
+    def rival_vote(class_: int, unit: UnitVote) -> RivalVote:
+        sharing = [other for other, route in routes.items() if other != class_ and unit["unit"] - 1 in route]
+        return {
+            "unit": unit["unit"],
+            "label": unit["label"],
+            "category": unit["category"],
+            "iou": unit["iou"],
+            "vote": unit["vote"],
+            "active": unit["active"],
+            "also": [names.classes[other] for other in sharing],
+        }
+
+    sides: list[Contestant] = []
+    for class_, own in votes.items():
+        score = _score(own, topn, names)
+        sides.append(
+            {
+                "class": class_,
+                "name": names.classes[class_],
+                "roles": roles[class_],
+                "probability": probability[class_].item(),
+                "logit": score["logit"],
+                "bias": score["bias"],
+                "units": [rival_vote(class_, unit) for unit in score["units"]],
+                "others": score["others"],
+            }
+        )
+    return sides
+
+
+def _without(head: Head, pooled: Tensor, units: Tensor, explained: int, classes: Sequence[str]) -> list[Without]:
+    """What the network says when one unit is silent: for each of the units (R,) of pooled features (N,)."""
+    silent = pooled.repeat(len(units), 1)  # (R, N)
+    silent.scatter_(1, units[:, None].to(pooled.device), 0.0)
+    probability = head(silent).softmax(1).cpu()  # (R, C)
+    return [
+        {
+            "probability": row[explained].item(),
+            "prediction": int(row.argmax()),
+            "prediction_name": classes[int(row.argmax())],
+        }
+        for row in probability
+    ]

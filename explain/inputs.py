@@ -1,0 +1,113 @@
+"""What demo.py explains unless told exactly: the newest snapshot and its tally, the data set, which of its images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import settings
+from explain.subjects import Selection
+from loader.datasets import class_names, dataset_names, find_dataset
+from loader.images import val_transform
+from loader.splits import Images
+from models import run_name
+from models.snapshot import newest_snapshot
+from util.cli import UserError, parse_int
+from util.files import last_name
+
+ROOT = Path(__file__).resolve().parent.parent  # of the repository: snapshot/, result/ and data/ are there
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the network is explained on.
+
+    Attributes:
+        name: of the data set.
+        classes: the C class names.
+        val_set: the validation images; None if only a user's own files are explained.
+    """
+
+    name: str
+    classes: list[str]
+    val_set: Images | None
+
+
+def find_snapshot(
+    modelfile: str | None, arch: str | None, mark: str | None, dataset: str | None, data: str | None
+) -> tuple[Path, Path | None]:
+    """The snapshot and its tally: the snapshot given, else that of the run these options name, else the shipped one.
+
+    A tally belongs to one snapshot: a snapshot given without one is explained with unit numbers only.
+    """
+    if modelfile:
+        return Path(modelfile), None
+    arch, mark = arch or settings.ARCH, mark or settings.MARK
+    candidates = [last_name(dataset)] if dataset else ["places365", "mini_places"]
+    for candidate in candidates:
+        folder = run_name(arch, mark, candidate)
+        trained = newest_snapshot(ROOT / settings.SNAPSHOT_ROOT / folder)
+        if trained:
+            tally = ROOT / settings.RESULT_ROOT / folder / "netdissect" / "tally.csv"
+            # A tally that is older than the snapshot was made of another one.
+            fits = tally.is_file() and tally.stat().st_mtime >= trained.stat().st_mtime
+            return trained, tally if fits else None
+    if (arch, mark) != (settings.ARCH, settings.MARK) or "mini_places" not in candidates:
+        if dataset:
+            find_dataset(dataset, data, ROOT)  # raises if this is missing too, and says where to get it
+        raise UserError(f"no snapshot in {settings.SNAPSHOT_ROOT}/{folder}: name one with --modelfile, or train it")
+    return ROOT / settings.SHIPPED_SNAPSHOT, ROOT / settings.SHIPPED_TALLY
+
+
+def find_data(dataset: str | None, data: str | None, about: dict[str, Any], names_only: bool) -> Data:
+    """The data set; without --dataset and --data it is the snapshot's own, where the snapshot names one.
+
+    Args:
+        dataset: a name or a path, as --dataset.
+        data: the folder of data sets, as --data.
+        about: the snapshot's metadata.
+        names_only: the class names are enough: no data need be on disk.
+
+    Raises:
+        UserError: if it is not there.
+    """
+    own = about.get("dataset")
+    if names_only and dataset is None and "classes" in about:
+        return Data(own or "unknown", list(about["classes"]), None)
+    if dataset is None and data is None and own in dataset_names():
+        dataset = own
+    if names_only and (dataset is None or dataset in dataset_names()):
+        dataset = dataset or "places365"
+        return Data(dataset, class_names(dataset), None)
+    source = find_dataset(dataset, data, ROOT)
+    val_set = None if names_only else source.dataset("val", val_transform(source.spec))
+    return Data(source.name, source.classes, val_set)
+
+
+def select_images(data: Data, images: str | None, files: list[str]) -> Selection:
+    """The validation images that --images means, and the user's own files."""
+    indices = [] if data.val_set is None else pick_indices(images, len(data.val_set))
+    return Selection(data.val_set, indices, files)
+
+
+def pick_indices(images: str | None, count: int) -> list[int]:
+    """'10012,28993' -> these indices; 'N' -> that many, evenly spaced over the validation set; None -> the default."""
+    text = images or str(min(settings.EXPLAIN_IMAGES, count))
+    numbers = listed_numbers(text)
+    if not numbers:
+        raise UserError(f"--images {text!r}: expected indices such as 10012,28993, or a count")
+    if "," not in text:
+        if not 1 <= numbers[0] <= count:
+            raise UserError(f"--images {text}: expected a count from 1 to {count}; a single index is written `{text},`")
+        return np.linspace(0, count, numbers[0], endpoint=False).astype(int).tolist()
+    if max(numbers) >= count:
+        raise UserError(f"--images {text}: {max(numbers)} is not an index of the validation set, 0 to {count - 1}")
+    return numbers
+
+
+def listed_numbers(text: str) -> list[int]:
+    """'3,5' -> [3, 5]; nothing if any part of it is not a number."""
+    numbers = [parse_int(part) for part in text.split(",") if part.strip()]
+    known = [number for number in numbers if number is not None]
+    return known if len(known) == len(numbers) else []

@@ -1,0 +1,432 @@
+"""The type of every JSON file beside the pages: explain.json, routes.json, faithfulness.json, chance.json.
+
+The field names and meanings of explain.json are a contract; everything that a page or a figure shows is in these files.
+Class numbers count from 0, unit numbers from 1. (Training's own train.jsonl is `training.runs.EpochRecord`.)
+"""
+
+from typing import NamedTuple, TypedDict
+
+# --- parts of explain.json ----------------------------------------------------------------------------------------
+
+
+class UnitRecord(TypedDict):
+    """A unit and what it responds to.
+
+    Attributes:
+        unit: its number, from 1.
+        label: the best concept's label without Broden's suffix; '' if there is none.
+        category: the concept's category.
+        iou: how well the unit and the concept agree, 0 to 1.
+    """
+
+    unit: int
+    label: str
+    category: str
+    iou: float
+
+
+class Without(TypedDict):
+    """What the network says when one unit is silent.
+
+    Attributes:
+        probability: of the explained class, 0 to 1.
+        prediction: the most probable class.
+        prediction_name: its name.
+    """
+
+    probability: float
+    prediction: int
+    prediction_name: str
+
+
+class _UnitVote(UnitRecord):
+    vote: float
+    percent: float
+    share: float
+    cumulative: float
+    active: bool
+
+
+class UnitVote(_UnitVote, total=False):
+    """A unit's vote for the explained class.
+
+    Attributes:
+        vote: v = pooled feature * weight, signed.
+        percent: 100 * v / sum of |v| over all units (the authors' figure).
+        share: 100 * v / sum of |v| over the chosen units; 0 if this one was not chosen.
+        cumulative: sum of |share| of this and all larger votes.
+        active: whether the vote was chosen, and so is part of the score.
+        without: the network's answer without this unit.
+    """
+
+    without: Without
+
+
+class Others(TypedDict):
+    """The chosen votes that are not listed one by one.
+
+    Attributes:
+        count: how many.
+        vote: their sum.
+        share: sum of their |share|.
+    """
+
+    count: int
+    vote: float
+    share: float
+
+
+class Score(TypedDict):
+    """A class score as a sum: the active units' votes + others + bias = logit.
+
+    Attributes:
+        logit: the score.
+        bias: of the class.
+        units: the largest votes, the largest first.
+        others: the chosen ones beyond these.
+    """
+
+    logit: float
+    bias: float
+    units: list[UnitVote]
+    others: Others
+
+
+class RivalVote(UnitRecord):
+    """A vote in a contest of classes.
+
+    Attributes:
+        vote: signed.
+        active: whether it was chosen.
+        also: names of the other contestants whose routes have this unit too.
+    """
+
+    vote: float
+    active: bool
+    also: list[str]
+
+
+# `class` is a keyword: these types cannot be written as classes.
+Guess = TypedDict("Guess", {"class": int, "name": str, "probability": float})
+"""A class and its probability."""
+
+Contestant = TypedDict(
+    "Contestant",
+    {
+        "class": int,
+        "name": str,
+        "roles": list[str],
+        "probability": float,
+        "logit": float,
+        "bias": float,
+        "units": list[RivalVote],
+        "others": Others,
+    },
+)
+"""A class beside its rivals; `roles`: predicted, runner-up, true. The rest as in `Score`."""
+
+
+class ImageCurve(TypedDict):
+    """An image after 0, 1, ... silenced (or kept) units.
+
+    Attributes:
+        probability: of the explained class, 0 to 1.
+        prediction: the most probable class.
+        prediction_name: its name.
+    """
+
+    probability: list[float]
+    prediction: list[int]
+    prediction_name: list[str]
+
+
+class Ablation(TypedDict):
+    """What silencing does to an image.
+
+    Attributes:
+        deletion: the units with the largest votes, silenced one after the other.
+        insertion: these kept, all others silenced.
+        random: as many active units at random, silenced one after the other.
+    """
+
+    deletion: ImageCurve
+    insertion: ImageCurve
+    random: ImageCurve
+
+
+class Prediction(TypedDict):
+    """What the network says of an image.
+
+    Attributes:
+        target, target_name: the true class; None where it is unknown.
+        prediction, prediction_name: the most probable class.
+        probability: of the prediction, 0 to 1.
+        explained, explained_name: the class whose score is taken apart.
+        ranking: the most probable classes.
+    """
+
+    target: int | None
+    target_name: str | None
+    prediction: int
+    prediction_name: str
+    probability: float
+    explained: int
+    explained_name: str
+    ranking: list[Guess]
+
+
+class ExplanationRecord(Prediction, Score):
+    """A prediction, and the explained class's score as a sum.
+
+    Attributes:
+        contest: the prediction beside the runner-up, and the true class if it is another.
+    """
+
+    contest: list[Contestant]
+
+
+class ImageRecord(ExplanationRecord):
+    """An entry of explain.json's `images`.
+
+    Attributes:
+        file: path of the image.
+        index: its place in the validation set; None for a user's own file.
+        overlays: path of the image with its heat maps, relative to explain.json.
+        ablation: what silencing units does.
+    """
+
+    file: str
+    index: int | None
+    overlays: str
+    ablation: Ablation
+
+
+class Unreadable(TypedDict):
+    """A file that was left out, and why."""
+
+    file: str
+    reason: str
+
+
+class Report(TypedDict):
+    """explain.json.
+
+    Attributes:
+        arch: of the network.
+        topk: K; None for a dense head.
+        modelfile: path of the snapshot.
+        nd_result: path of the tally that names the units; None without one.
+        dataset: name of the data set.
+        explain: 'prediction' or 'target': whose score is explained.
+        images: one entry per explained image.
+        unreadable: files that could not be read.
+        validation: loss, top1, top5 (per cent), count and images_per_second; None without validation.
+    """
+
+    arch: str
+    topk: int | None
+    modelfile: str
+    nd_result: str | None
+    dataset: str
+    explain: str
+    images: list[ImageRecord]
+    unreadable: list[Unreadable]
+    validation: dict[str, float] | None
+
+
+# --- routes.json --------------------------------------------------------------------------------------------------
+
+
+class RouteUnit(UnitRecord):
+    """A unit in the routes of a class.
+
+    Attributes:
+        frequency: share of the class's images that chose it, 0 to 1.
+        mean_vote: its mean vote where it was chosen.
+    """
+
+    frequency: float
+    mean_vote: float
+
+
+Neighbour = TypedDict("Neighbour", {"class": int, "name": str, "similarity": float})
+"""A class of similar route; similarity is the weighted Jaccard of the frequencies, 0 to 1."""
+
+Served = TypedDict("Served", {"class": int, "name": str, "frequency": float, "mean_vote": float})
+"""A class in whose routes a unit is."""
+
+ClassRoute = TypedDict(
+    "ClassRoute",
+    {
+        "class": int,
+        "name": str,
+        "images": int,
+        "distinct_units": int,
+        "overlap_within": float | None,
+        "nearest": list[Neighbour],
+        "units": list[RouteUnit],
+        "accuracy": float | None,
+    },
+)
+"""A class: `images` explained as it, `distinct_units` that they chose, mean Jaccard similarity of two of their routes,
+`accuracy` on the images whose true class it is (0 to 1). None where there are no such images.
+"""
+
+
+class UnitRoutes(UnitRecord):
+    """A unit that is in any route, and the classes it serves."""
+
+    classes: list[Served]
+
+
+class Overlap(TypedDict):
+    """Mean Jaccard similarity of the routes of two images, of one class and of two; None where there are no pairs."""
+
+    within: float | None
+    between: float | None
+
+
+class Order(TypedDict):
+    """Classes and units in the order of the matrix: those with common routes together."""
+
+    classes: list[int]
+    units: list[int]
+
+
+class RoutesRecord(TypedDict):
+    """routes.json.
+
+    Attributes:
+        images: which images these are, in words.
+        count: how many.
+        topk: units chosen per image; all of them for a dense head.
+        units_per_example: mean number of chosen units whose vote is not zero.
+        distinct_units: units that were chosen at all.
+        overlap: of routes.
+        order: of the matrix.
+        classes: by class number.
+        units: by unit number, those in any route.
+    """
+
+    images: str
+    count: int
+    topk: int
+    units_per_example: float
+    distinct_units: int
+    overlap: Overlap
+    order: Order
+    classes: list[ClassRoute]
+    units: list[UnitRoutes]
+
+
+# --- faithfulness.json --------------------------------------------------------------------------------------------
+
+
+class Mean(TypedDict):
+    """A mean over images and its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class MeanCurve(TypedDict):
+    """Mean curves over images.
+
+    Attributes:
+        probability: of the explained class after 0, 1, ... steps.
+        area: under each image's curve, the steps scaled to 0..1.
+        turned: share of images whose prediction is no longer that of step 0.
+    """
+
+    probability: list[Mean]
+    area: Mean
+    turned: list[float]
+
+
+class Method(TypedDict):
+    """A way to pick units: deletion silences them, insertion silences all others."""
+
+    name: str
+    deletion: MeanCurve
+    insertion: MeanCurve
+
+
+class FaithfulnessRecord(TypedDict):
+    """faithfulness.json.
+
+    Attributes:
+        images: which images these are, in words.
+        count: how many.
+        steps: units that are silenced, or kept, at most.
+        methods: ways to pick them.
+    """
+
+    images: str
+    count: int
+    steps: int
+    methods: list[Method]
+
+
+# --- chance.json --------------------------------------------------------------------------------------------------
+
+
+class UnitChance(TypedDict):
+    """A unit in chance.json.
+
+    Attributes:
+        unit: number from 1.
+        score: its IoU in tally.csv.
+        chance: share of the null scores, of all units and rounds, that are at or above its own; 0 to 1.
+    """
+
+    unit: int
+    score: float
+    chance: float
+
+
+class ChanceRecord(TypedDict):
+    """chance.json: a layer's scores against those of randomly paired images, the null scores.
+
+    Attributes:
+        rounds: of random pairing; each gives a null score per unit.
+        null_95: 95th percentile of all null scores, an IoU.
+        units_above_95: units whose score is greater than `null_95`.
+        units_above_threshold: units whose score is at or above SCORE_THRESHOLD.
+        units: all units, in the tally's order.
+    """
+
+    rounds: int
+    null_95: float
+    units_above_95: int
+    units_above_threshold: int
+    units: list[UnitChance]
+
+
+# --- the sum ------------------------------------------------------------------------------------------------------
+
+
+class Terms(NamedTuple):
+    """The terms of a class score, which add up to it.
+
+    Attributes:
+        units: the chosen votes that are listed.
+        others: the sum of the chosen votes that are not listed; None if all are.
+        bias: of the class.
+    """
+
+    units: list[UnitVote]
+    others: float | None
+    bias: float
+
+    @property
+    def values(self) -> list[float]:
+        """All of them, in order: votes, others, bias."""
+        return [*(unit["vote"] for unit in self.units), *([] if self.others is None else [self.others]), self.bias]
+
+
+def terms_of(score: Score) -> Terms:
+    """What a class score is the sum of."""
+    others = score["others"]
+    chosen = [unit for unit in score["units"] if unit["active"]]
+    return Terms(chosen, others["vote"] if others["count"] else None, score["bias"])

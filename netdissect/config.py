@@ -1,0 +1,119 @@
+"""The configuration of a dissection: settings.py, overridden by flags, and checked."""
+
+import ast
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from easydict import EasyDict
+
+import settings as project
+from netdissect import settings
+from netdissect.counting import IOU_MODES
+from netdissect.features import PREPROCESS
+from report.overlays import MOST_TILES
+from util.cli import UserError
+
+HERE = Path(__file__).resolve().parent
+_PATHS = ("MODEL_FILE", "DATA_DIRECTORY", "OUTPUT_FOLDER", "QUANTILE_FILE")
+_LISTS = ("FEATURE_NAMES", "CATEGORIES")
+_TEXTS = ("MODEL", "DATASET", "INDEX_FILE")
+
+
+def read_settings() -> dict[str, Any]:
+    """The capital-letter names of settings.py; its relative paths are relative to its folder."""
+    values = {name: value for name, value in vars(settings).items() if name.isupper()}
+    if "CATAGORIES" in values:  # the original's spelling
+        values["CATEGORIES"] = values.pop("CATAGORIES")
+    for name in _PATHS:
+        if values[name] not in (None, "none"):
+            values[name] = HERE / values[name]
+    return values
+
+
+def parse_value(name: str, text: str) -> Any:
+    """A flag's text as the value that settings.py would have: numbers, True, False, None, lists ('a,b' too), text."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if name in _PATHS:
+        return None if value is None else text if text == "none" else Path(text)
+    if name in _TEXTS and value is not None and not isinstance(value, str):
+        return text
+    if name in _LISTS and isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if name in _LISTS and isinstance(value, tuple):
+        return list(value)
+    return value
+
+
+def make_config(flags: dict[str, str]) -> EasyDict:
+    """The settings, by their names in lower case, overridden by flags.
+
+    Raises:
+        UserError: naming a setting whose value is not accepted, and what is.
+    """
+    values = read_settings()
+    for flag, text in flags.items():
+        values[flag.upper()] = parse_value(flag.upper(), text)
+    config = EasyDict({name.lower(): value for name, value in values.items()})
+    if isinstance(config.gpu, str) and config.gpu.lower() == "auto":
+        config.gpu = "auto"
+    for name, rule in _RULES.items():
+        if not rule.accepts(config[name]):
+            raise UserError(f"{name.upper()} = {config[name]!r}: expected {rule.expected}")
+    return config
+
+
+class _Rule(NamedTuple):
+    """Which values of a setting are accepted, and how a message describes them."""
+
+    accepts: Callable[[Any], bool]
+    expected: str
+
+
+def _is_number(value: Any, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _one_of(names: Iterable[str]) -> _Rule:
+    accepted = tuple(names)
+    return _Rule(lambda value: value in accepted, " or ".join(map(repr, accepted)))
+
+
+def _whole(lowest: int, highest: int) -> _Rule:
+    expected = f"a whole number from {lowest} to {highest}"
+    return _Rule(lambda value: _is_number(value, int) and lowest <= value <= highest, expected)
+
+
+_IOU = _Rule(lambda value: _is_number(value, int, float) and 0 <= value <= 1, "a number from 0 to 1")
+_COUNT = _Rule(lambda value: value is None or (_is_number(value, int) and value >= 1), "None or a whole number from 1")
+_SWITCH = _Rule(lambda value: isinstance(value, bool), "True or False")
+_NAME = _Rule(lambda value: value is None or isinstance(value, str), "None or a name")
+_RULES = {  # in the order of checking
+    "gpu": _Rule(lambda value: value in (True, False, "auto"), "True, False or 'auto'"),
+    "iou_mode": _one_of(IOU_MODES),
+    "preprocess": _one_of(PREPROCESS),
+    "quantile": _Rule(lambda value: _is_number(value, float) and 0 < value < 1, "a number between 0 and 1"),
+    "score_threshold": _IOU,
+    "seg_threshold": _IOU,
+    "topn": _whole(1, MOST_TILES),
+    "batch_size": _whole(1, 2**20),
+    "tally_batch_size": _whole(1, 2**20),
+    "workers": _whole(0, project.MOST_WORKERS),
+    "chance_rounds": _whole(0, 1000),
+    "topk": _COUNT,
+    "num_classes": _COUNT,
+    "clean": _SWITCH,
+    "test_mode": _SWITCH,
+    "model": _NAME,
+    "dataset": _NAME,
+    "index_file": _Rule(lambda value: isinstance(value, str), "the name of a file"),
+    "feature_names": _Rule(_are_names, "a list of layer names"),
+    "categories": _Rule(lambda value: value is None or _are_names(value), "None or a list of category names"),
+}

@@ -1,0 +1,257 @@
+"""Training as the paper does it: data, model, optimizer, epochs. train.py's work, importable."""
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import models
+from loader.batches import LoaderOptions, epoch_loader, make_loader
+from loader.datasets import DataSource, find_dataset
+from loader.images import train_transform, val_transform
+from loader.splits import Images
+from models.heads import predict, times_voted
+from models.snapshot import load_pretrained
+from training.config import Plan, TrainConfig, make_plan
+from training.dry_run import dry_run
+from training.epoch import NonFiniteLoss, Sums, evaluate_features, train_one_epoch
+from training.runs import (
+    Checkpoint,
+    EpochRecord,
+    Run,
+    find_resume,
+    log,
+    remove_old_snapshots,
+    report_epoch,
+    restore,
+    save_epoch,
+    save_interrupted,
+    scalar_writer,
+    summarize,
+)
+from training.state import TrainState, create_state
+from util import distributed
+from util.cli import Terminated, catch_sigterm
+from util.device import describe_device, pick_amp, pick_device
+from util.files import display_path
+
+ROOT = Path(__file__).resolve().parent.parent  # of the repository, whose data/ has the data sets
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run trains on.
+
+    Attributes:
+        source: the data set.
+        train_set: the training images; their transform is the epoch's.
+        val_set: the validation images.
+        val_loader: this process's share of them.
+        options: of the loaders.
+    """
+
+    source: DataSource
+    train_set: Images
+    val_set: Images
+    val_loader: DataLoader
+    options: LoaderOptions
+
+
+def train_and_evaluate(
+    config: TrainConfig,
+    workdir: str | Path,
+    source: DataSource | None = None,
+    build_model: Callable[[str, int, int | None], nn.Module] | None = None,
+) -> dict[str, Any]:
+    """Train a network, and validate it after each epoch.
+
+    Writes snapshot/ and result/pytorch_{arch}_{mark}_{dataset}/ below `workdir`, and nothing anywhere else; but
+    mini_places, if it is asked for and not there, is rendered into the data folder first.
+
+    Args:
+        config: what to do, as the flags of train.py.
+        workdir: the folder that gets snapshot/ and result/.
+        source: the data set; None finds the one that the config names.
+        build_model: called with arch, number of classes and K; None is `models.build_model`.
+
+    Returns:
+        the last validation's loss, top1, top5 (per cent), count and images_per_second, and `snapshot`, the path of the
+        newest one (absent after a dry run).
+
+    Raises:
+        UserError: for a mistake in the config or in the files that it names, before any work.
+        NonFiniteLoss: if the loss became NaN or infinite; no snapshot holds such weights.
+        Terminated: after SIGTERM, once the state is saved.
+    """
+    config.check()
+    device = pick_device(config.device)
+    torch.manual_seed(config.seed)
+    source = source or find_source(config)
+    data, plan = load_data(config, source, device)
+    model = (build_model or models.build_model)(config.arch, len(source.classes), config.topk)
+    fresh = load_pretrained(model, config.finetune) if config.finetune else None
+    state = create_state(model, plan, source.spec.training, device, pick_amp(config.amp, device), config.compile)
+    run = Run(config, plan, source, Path(workdir))
+    checkpoint = find_resume(config.resume, run)
+    partial = restore(state, checkpoint, plan) if checkpoint else {}
+    with run.opened(state.epoch):
+        log_start(run, state, data, fresh)
+        if checkpoint:
+            log_resumed(checkpoint, state, partial)
+        if config.dry_run:
+            data.train_set.transform = train_transform(source.spec)
+            return dry_run(run, state, data.train_set, data.val_set, data.options)
+        return train_epochs(run, state, data, partial)
+
+
+def find_source(config: TrainConfig) -> DataSource:
+    """The data set that a config names; the main process renders the embedded one if it is not there."""
+    with distributed.main_process_first():
+        return find_dataset(config.dataset, config.data, ROOT)
+
+
+def load_data(config: TrainConfig, source: DataSource, device: torch.device) -> tuple[TrainingData, Plan]:
+    """Both splits of a data set, and the plan of a run over them. Raises UserError if they cannot be shared."""
+    train_set, val_set = source.dataset("train"), source.dataset("val", val_transform(source.spec))
+    plan = make_plan(config, source.spec.training, len(train_set))
+    options = LoaderOptions(plan.batch_size, config.workers, device)
+    own = distributed.shard(len(val_set))
+    val_loader = make_loader(val_set, plan.batch_size // distributed.world_size(), config.workers, device, own)
+    return TrainingData(source, train_set, val_set, val_loader, options), plan
+
+
+# --- epochs -------------------------------------------------------------------------------------------------------
+
+
+def train_epochs(run: Run, state: TrainState, data: TrainingData, partial: dict[str, Any]) -> dict[str, Any]:
+    """All epochs from the state's on, each with its validation, its line of train.jsonl and its snapshot.
+
+    Returns and raises as `train_and_evaluate`; `partial` is as of `train_and_validate`.
+    """
+    with ExitStack() as held:
+        write_scalars = None
+        if run.config.tensorboard and distributed.is_main_process():
+            write_scalars = held.enter_context(scalar_writer(run.results, state.epoch))
+        stop = held.enter_context(catch_sigterm())
+        for epoch in range(state.epoch, run.plan.epochs):
+            state.epoch = epoch
+            line, tested = train_and_validate(run, state, data, partial, stop)
+            partial = {}
+            if distributed.is_main_process():
+                # First the line, then the snapshot: a resumed run drops the lines of epochs that it repeats.
+                lines = report_epoch(run.results, line, run.plan.epochs)
+                if write_scalars:
+                    write_scalars(lines[-1])
+                save_epoch(run, state, tested)
+                remove_old_snapshots(run, lines, run.config.keep)
+        newest = run.snapshot(state.epoch)
+        if distributed.is_main_process():
+            summarize(lines)
+            log.info("newest snapshot: %s", display_path(newest))
+        return {**tested, "snapshot": str(newest)}
+
+
+def train_and_validate(
+    run: Run, state: TrainState, data: TrainingData, partial: dict[str, Any], stop: Callable[[], bool]
+) -> tuple[EpochRecord, dict[str, float]]:
+    """An epoch, or the rest of one, and the validation after it.
+
+    Args:
+        run: of which this is an epoch.
+        state: changed in place.
+        data: to train on and to validate with.
+        partial: the `Sums` of the epoch's earlier batches, as a dict; empty at its beginning.
+        stop: whether SIGTERM was received.
+
+    Returns:
+        the epoch's line of train.jsonl, and the metrics of the validation.
+
+    Raises:
+        NonFiniteLoss: of training or of validation.
+        Terminated: after SIGTERM, once the state is saved.
+    """
+    spec = data.source.spec
+    state.set_topk(run.topk(state.epoch))
+    data.train_set.transform = train_transform(
+        spec, half=state.epoch < round(spec.training.small_share * run.plan.epochs)
+    )
+    done = partial.get("steps", 0)
+    # The main process continues the sums of all processes.
+    sums = Sums(**partial) if distributed.is_main_process() else Sums(steps=done)
+    batches = epoch_loader(data.train_set, data.options, run.plan.seed, state.epoch, done)
+    trained = train_one_epoch(state, batches, sums, stop)
+    distributed.broadcast(state.model.buffers())  # BatchNorm's: each process has those of its own last images
+    tested, pooled = evaluate_features(state.model, data.val_loader, state.device, state.amp, stop)
+    if distributed.any_process(stop()):
+        so_far = sums.of_all_processes().to_dict()
+        if distributed.is_main_process():
+            save_interrupted(run, state, so_far)
+        distributed.barrier()
+        raise Terminated(f"saved {display_path(run.interrupted)}; --resume auto continues from there")
+    if not math.isfinite(tested["loss"]):
+        raise NonFiniteLoss(f"the validation loss is {tested['loss']} after epoch {state.epoch}: lower --lr")
+    state.best = max(state.best, tested["top1"])
+    routes = route_statistics(state, pooled)
+    return epoch_record({"epoch": state.epoch, "topk": run.topk(state.epoch)}, trained, tested, routes), tested
+
+
+def route_statistics(state: TrainState, pooled: Tensor) -> dict[str, float]:
+    """How many units the predictions of all processes' validation images go through.
+
+    Args:
+        state: whose head predicts.
+        pooled: (V, N) pooled features of this process's images.
+
+    Returns:
+        units_per_example and dead_units, as in `EpochRecord`.
+    """
+    times = times_voted(state.head, pooled, predict(state.head, pooled)).numpy()  # (N,)
+    count = np.array([len(pooled)])
+    distributed.all_reduce(times, count)
+    return {"units_per_example": int(times.sum()) / int(count[0]), "dead_units": int((times == 0).sum())}
+
+
+def epoch_record(
+    which: dict[str, int | None], trained: dict[str, float], tested: dict[str, float], routes: dict[str, float]
+) -> EpochRecord:
+    """An epoch's line of train.jsonl; `which` is its number and K, which is left out where it is None."""
+    line: dict[str, Any] = {name: value for name, value in which.items() if value is not None}
+    line |= {"lr": trained["lr"], "images_per_second": trained["images_per_second"]}
+    for split, metrics in (("train", trained), ("val", tested)):
+        line |= {f"{split}_{name}": metrics[name] for name in ("loss", "top1", "top5")}
+    return cast(EpochRecord, {name: round(value, 6) for name, value in {**line, **routes}.items()})
+
+
+# --- log ----------------------------------------------------------------------------------------------------------
+
+
+def log_start(run: Run, state: TrainState, data: TrainingData, fresh: Sequence[str] | None) -> None:
+    """Say what is about to be trained, where, and on what; `fresh` are the parameters that --finetune left as new."""
+    config, plan, source = run.config, run.plan, run.source
+    log.info("device: %s, %s", describe_device(state.device), f"autocast to {state.amp}" if state.amp else "float32")
+    if distributed.world_size() > 1:
+        log.info(f"processes: {distributed.world_size()}, with {data.val_loader.batch_size} images of each batch")
+    log.info(
+        f"data: {source.folder}, {len(data.train_set)} train, {len(data.val_set)} val, {len(source.classes)} classes"
+    )
+    log.info(f"model: {config.arch}, {f'K = {config.k_schedule or config.topk}' if config.topk else 'dense head'}")
+    log.info(
+        f"schedule: {plan.epochs} epochs, batch {plan.batch_size}, lr {plan.lr:g} ({source.spec.training.schedule}), "
+        f"seed {plan.seed}"
+    )
+    if fresh is not None:
+        log.info("weights of %s; freshly initialised: %s", config.finetune, ", ".join(fresh) or "none")
+
+
+def log_resumed(checkpoint: Checkpoint, state: TrainState, partial: dict[str, Any]) -> None:
+    """Say what the run resumes from, and which newer snapshots it could not use."""
+    for reason in checkpoint.unusable:
+        log.warning("%s: taking the one before", reason)
+    log.info("resumed from %s in epoch %d, step %d", checkpoint.path, state.epoch, partial.get("steps", 0))

@@ -1,0 +1,1 @@
+"""Plumbing: command line, files, processes, devices, plots. Nothing in here knows what a vote is."""

@@ -1,0 +1,15 @@
+"""Progress bars."""
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+from util import distributed
+
+
+def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
+    """A progress bar on stderr; silent if stderr is not a terminal, and in all processes but the main one."""
+    quiet = None if distributed.is_main_process() else True  # None: quiet unless stderr is a terminal
+    return tqdm(iterable, disable=quiet, file=sys.stderr, dynamic_ncols=True, leave=False, **options)
