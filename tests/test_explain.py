@@ -49,7 +49,7 @@ def test_votes_worked_by_hand():
     assert votes.logit == 10.5
 
 
-def test_explaining_the_true_class_needs_one_for_each_image():
+def test_explaining_true_classes_needs_one_per_image():
     model = build_model("resnet18_fc_ma", 3, 2).eval()
     with pytest.raises(ValueError, match="explain_target: expected a true class for each image"):
         explain_images(model, torch.zeros(2, 3, 64, 64), [0, None], NAMES, 5, explain_target=True)
@@ -314,7 +314,7 @@ def test_the_contest_names_shared_units():
                 assert unit["also"] == others
 
 
-def test_without_a_unit_is_the_answer_to_a_zeroed_map():
+def test_silencing_a_unit_equals_zeroing_its_map():
     """`without` is what the network says when the unit's map is zero."""
     torch.manual_seed(0)
     model = build_model("resnet18_fc_ma", 3, 5).eval()

@@ -130,12 +130,11 @@ def test_a_missing_data_set_says_where_to_get_it(tmp_path, dataset, message):
 
 
 @pytest.fixture
-def toy(monkeypatch):
-    """A data set `toy` of small images, registered for one test by one call, trained on for one epoch."""
-    monkeypatch.setitem(datasets._SPECS, "toy", None)  # so that the entry is removed afterwards
-    monkeypatch.delitem(datasets._SPECS, "toy")
+def toy():
+    """A data set of small images, registered for one test."""
     schedule = Schedule(epochs=1, batch_size=4)
-    return register(DataSpec(name="toy", folder="toy_images", size=32, resize=32, training=schedule))
+    yield register(DataSpec(name="toy", folder="toy_images", size=32, resize=32, training=schedule))
+    del datasets._SPECS["toy"]
 
 
 def test_a_registered_data_set_is_found_and_read(toy, tmp_path):
@@ -238,7 +237,8 @@ def test_a_worker_names_the_image_that_it_cannot_read(tmp_path):
     loader = make_loader(source.dataset("val", val_transform(source.spec)), 2, 1, torch.device("cpu"))
     with pytest.raises(UserError) as error:
         list(loader)
-    traceback.clear_frames(error.tb)  # frees the iterator: as part of a cycle it would wait ten seconds for its worker
+    # Frees the loader's iterator now: collected with a reference cycle, it would wait ten seconds for its worker.
+    traceback.clear_frames(error.tb)
     assert str(error.value).startswith(f"{broken}: not a readable image")
     assert "\n" not in str(error.value)
 

@@ -1,11 +1,11 @@
-"""Coverage-guided fuzzing of the readers of users' files, by atheris. Not part of the test suite.
+"""Coverage-guided fuzzing of the readers of users' files with atheris; not part of the test suite.
 
     pip install atheris                                            # Linux or macOS, Python up to 3.13
     python3 tests/fuzz/fuzz_readers.py tally -max_total_time=300   # or: index, labels, image
 
-Whatever the file, a reader answers or raises UserError; anything else is a finding, which libFuzzer writes to a file
-crash-*. Findings are mended and kept as cases of tests/test_properties.py or tests/test_bad_input.py. Further flags are
-libFuzzer's: -max_total_time=SECONDS, -runs=N, a folder of files to begin with.
+Whatever the file, a reader answers or raises UserError. libFuzzer writes the input of anything else to a file crash-*:
+fix the reader and keep the input as a case of tests/test_properties.py or tests/test_bad_input.py. Further flags are
+libFuzzer's: -max_total_time=SECONDS, -runs=N, a folder of seed inputs.
 """
 
 import sys
@@ -18,14 +18,24 @@ import atheris
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-with atheris.instrument_imports(include=["netdissect.tally", "netdissect.broden", "loader.datasets", "errors", "csv",
-                                         "PIL.PngImagePlugin", "PIL.ImageFile", "PIL.JpegImagePlugin"]):  # fmt: skip
+INSTRUMENTED = [
+    "netdissect.tally",
+    "netdissect.broden",
+    "loader.images",
+    "util.cli",
+    "csv",
+    "PIL.PngImagePlugin",
+    "PIL.ImageFile",
+    "PIL.JpegImagePlugin",
+]
+
+with atheris.instrument_imports(include=INSTRUMENTED):
     from conftest import write_small_broden
-    from errors import UserError
 
     from loader.images import read_image
     from netdissect.broden import Broden
     from netdissect.tally import read_tally
+    from util.cli import UserError
 
 HOME = Path(tempfile.mkdtemp(prefix="fuzz-"))
 
@@ -37,7 +47,7 @@ def fuzz_tally(content: bytes) -> None:
 
 
 def fuzz_index(content: bytes) -> None:
-    """index.csv of a Broden folder, with the labels that it leads to."""
+    """index.csv of a Broden folder, and the labels that it names."""
     (BRODEN / "index_fuzzed.csv").write_bytes(content)
     broden = Broden(BRODEN, "index_fuzzed.csv")
     for image in range(len(broden)):
@@ -51,28 +61,29 @@ def fuzz_labels(content: bytes) -> None:
 
 
 def fuzz_image(content: bytes) -> None:
-    """An image, as the data sets and as --image read it."""
+    """An image, read as the data sets and as --image read it."""
     (HOME / "image").write_bytes(content)
     read_image(HOME / "image")
     read_image(HOME / "image", upright=True, enough=64)
 
 
 TARGETS = {"tally": fuzz_tally, "index": fuzz_index, "labels": fuzz_labels, "image": fuzz_image}
-BEGINNINGS = {"tally": lambda: [b"unit,category,label,score\n1,object,sky,0.5\n"],
-              "index": lambda: [(BRODEN / "index.csv").read_bytes()],
-              "labels": lambda: [(BRODEN / "images/p0_object_0.png").read_bytes()],
-              "image": lambda: [(BRODEN / "images/p0.png").read_bytes()]}  # fmt: skip
+SEEDS = {
+    "tally": lambda: b"unit,category,label,score\n1,object,sky,0.5\n",
+    "index": lambda: (BRODEN / "index.csv").read_bytes(),
+    "labels": lambda: (BRODEN / "images/p0_object_0.png").read_bytes(),
+    "image": lambda: (BRODEN / "images/p0.png").read_bytes(),
+}
 
 
 def main() -> None:
-    """Fuzz what the first argument names."""
+    """Fuzz the reader that the first argument names."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
         sys.exit(f"expected one of {', '.join(TARGETS)}")
     name = sys.argv.pop(1)
-    beginnings = HOME / "beginnings"
-    beginnings.mkdir()
-    for number, content in enumerate(BEGINNINGS[name]()):
-        (beginnings / str(number)).write_bytes(content)
+    seeds = HOME / "seeds"
+    seeds.mkdir()
+    (seeds / name).write_bytes(SEEDS[name]())
 
     def attempt(content: bytes) -> None:
         try:
@@ -80,7 +91,7 @@ def main() -> None:
         except UserError as error:
             assert str(error).strip()
 
-    atheris.Setup([*sys.argv, str(beginnings)], attempt)
+    atheris.Setup([*sys.argv, str(seeds)], attempt)
     atheris.Fuzz()
 
 
