@@ -14,9 +14,10 @@ The network is tested on the validation images. Routes, and whether explanations
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +28,42 @@ from torch import Tensor, nn
 import settings
 from explain.faithfulness import MOST_STEPS, Curves, ablation_records, by_votes, faithfulness_record
 from explain.images import FEATURE_LAYER, explain_subjects
-from explain.inputs import Data, find_data, find_snapshot, listed_numbers, select_images
-from explain.naming import Concept, Names, unit_name
-from explain.population import Population, population_routes, silence, validate
-from explain.records import ImageRecord, Report, Unreadable, terms_of
+from explain.inputs import (
+    FIGURE_IMAGES,
+    Data,
+    check_classes,
+    data_fingerprint,
+    find_data,
+    find_snapshot,
+    misfit,
+    pick_figure,
+    select_images,
+)
+from explain.naming import Concept, Names
+from explain.population import Evidence, Population, population_routes, silence, validate
+from explain.records import ImageRecord, Report, Unreadable
 from explain.subjects import Selection, find_files
 from loader.batches import default_workers, make_loader
 from loader.datasets import dataset_names, spec_of
 from loader.images import explain_transform
 from models import DENSE_MARK, Head, head_of, load_snapshot, mark_of, model_names, parse_mark, run_name
+from models.snapshot import read_checkpoint, weights_fingerprint
+from netdissect.made_of import read_made_of
 from netdissect.tally import read_tally
-from report.explanations import Pages, write_report
-from report.figures import write_figure
+from report.cards import log_line
+from report.explanations import REPLACEABLE, Pages, write_report
+from report.figures import MOST_UNITS, write_figure
 from report.overlays import MOST_TILES, overlay_tiles, write_strip
 from util.cli import ArgumentParser, UserError, check_ranges, run
 from util.device import describe_device, pick_device
-from util.files import display_path, lock_folder
+from util.files import display_path, lock_folder, regular_file, staged
+from util.made_of import MadeOf
 from util.progress import progress
+from util.text import say
 
 ROOT = Path(__file__).resolve().parent
 VAL_BATCH = 64
-FIGURE_IMAGES = 4  # images in figure.png, as in the paper's figures
+LOCK = ".report.lock"  # training locks the output folder itself, and may still be running
 RANGES = {"topn": (1, MOST_TILES - 1), "workers": (0, settings.MOST_WORKERS)}
 
 
@@ -84,6 +100,21 @@ def get_args_parser() -> ArgumentParser:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """The tally that names a network's units.
+
+    Attributes:
+        file: tally.csv; None without one.
+        concepts: what the units respond to, by number from 1.
+        made_of: its record; None if it has none.
+    """
+
+    file: Path | None = None
+    concepts: Mapping[int, Concept] = field(default_factory=dict)
+    made_of: MadeOf | None = None
+
+
+@dataclass(frozen=True)
 class Network:
     """The network to explain.
 
@@ -91,15 +122,17 @@ class Network:
         model: in eval mode, on its device.
         about: the snapshot's metadata.
         file: the snapshot.
-        tally_file: the tally that names its units; None without one.
-        concepts: what its units respond to, by number from 1.
+        weights: fingerprint of its weights.
+        tally: names its units.
+        notices: what a reader must know before trusting the names of classes and units, in sentences.
     """
 
     model: nn.Module
     about: dict[str, Any]
     file: Path
-    tally_file: Path | None
-    concepts: Mapping[int, Concept]
+    weights: str
+    tally: Tally
+    notices: list[str]
 
     @property
     def head(self) -> Head:
@@ -113,19 +146,23 @@ class Options:
 
     Attributes:
         topn: votes listed per image.
+        steps: units that are silenced per image, at most.
         target: explain the true class instead of the predicted one.
         no_val: leave the validation out.
         compare: path of the network to compare with, for people; None without one.
         workers: image loading processes.
         output: the folder that gets the report.
+        staging: the folder in which its files are written until all of them are there.
     """
 
     topn: int
+    steps: int
     target: bool
     no_val: bool
     compare: str | None
     workers: int
     output: Path
+    staging: Path
 
 
 @dataclass(frozen=True)
@@ -147,21 +184,6 @@ class Explained:
     unreadable: list[Unreadable]
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What was measured over many images.
-
-    Attributes:
-        validation: metrics; None without validation.
-        population: the images.
-        methods: deletion and insertion, by the name of how the units were picked.
-    """
-
-    validation: dict[str, float] | None
-    population: Population
-    methods: dict[str, dict[str, Curves]]
-
-
 def main(args: argparse.Namespace) -> Report:
     """Explain as the paper does: load, explain, validate, write. Returns explain.json's content."""
     check_args(args)
@@ -169,56 +191,120 @@ def main(args: argparse.Namespace) -> Report:
 
     # Load: the network, what its units respond to, and the images
     model_file, own_tally = find_snapshot(args.modelfile, args.arch, args.mark, args.dataset, args.data)
-    tally_file = Path(args.nd_result) if args.nd_result else own_tally
-    network = load_network(model_file, tally_file, args.arch, args.mark, device)
+    network = load_network(model_file, args.arch, args.mark, args.nd_result, own_tally)
+    say(f"device: {describe_device(device)}")
+    network.model.to(device)
     files = find_files(args.image or [])
     data = find_data(args.dataset, args.data, network.about, names_only=bool(files) and not args.images)
-    check_classes(network, data)
-    rival = load_rival(args.compare, data, device) if args.compare else None
+    note(network.notices, check_classes("the snapshot", network.about, data))
+    rival = load_rival(args.compare, network, data, device) if args.compare else None
     selection = select_images(data, args.images, files)
     figure = pick_figure(args.figure, len(selection))
     output = Path(args.output) if args.output else output_folder(network, args.mark, data)
     compared = args.compare and display_path(args.compare)
-    options = Options(args.topn, args.explain == "target", args.no_val, compared, args.workers, output)
 
-    with lock_folder(output / "vis"):  # training locks the folder itself, and may still be running
+    with lock_folder(output, name=LOCK), staged(output, REPLACEABLE) as staging:
+        # The chosen units are silenced, or of a dense head those that are listed.
+        steps = min(network.about["topk"] or args.topn, MOST_STEPS)
+        target = args.explain == "target"
+        options = Options(args.topn, steps, target, args.no_val, compared, args.workers, output, staging)
         explained = explain_selection(network, data, selection, options, figure)
         figure = pick_figure(args.figure, len(explained.records))  # some files may have been unreadable
         evidence = validate_network(network, data, explained, options, rival)
-        return write(network, data, explained, evidence, options, figure)
+        report = write(network, data, explained, evidence, options, figure)
+    say(f"report: {display_path(output / 'explain.html')}")
+    return report
 
 
 # --- load ---------------------------------------------------------------------------------------------------------
 
 
 def load_network(
-    file: Path, tally_file: Path | None, arch: str | None, mark: str | None, device: torch.device
+    file: Path, arch: str | None, mark: str | None, nd_result: str | None, own_tally: Path | None
 ) -> Network:
-    """The network of a snapshot on its device, and what its units respond to."""
+    """The network of a snapshot, on the CPU, and what its units respond to.
+
+    Args:
+        file: the snapshot.
+        arch: its architecture; None: as it says.
+        mark: of the command line; None: as the snapshot says.
+        nd_result: the tally that the user names; None without one.
+        own_tally: the tally of the snapshot's run, if it has one.
+
+    Raises:
+        UserError: if the files cannot be read, or do not fit each other or the mark.
+    """
     model, about = load_snapshot(file, arch, parse_mark(mark) if mark not in (None, DENSE_MARK) else None)
-    if tally_file is None:
-        print("no tally: units have numbers only; netdissect/main.py names them, --nd_result takes its tally.csv")
-        concepts = {}
+    network = Network(model, about, file, weights_fingerprint(model), Tally(), [])
+    check_mark(network, mark)
+    tally = read_units(network, regular_file(nd_result, "tally"), True) if nd_result else Tally()
+    if own_tally and not nd_result:
+        tally = read_units(network, own_tally, False)
+    if tally.file:
+        say(f"units: {display_path(tally.file)}")
     else:
-        print(f"units: {display_path(tally_file)}")
-        concepts = {row.unit: row for row in read_tally(tally_file, units=head_of(model).in_features)}
-    print(f"device: {describe_device(device)}")
-    print(f"model: {display_path(file)}, {about['arch']}, K = {about['topk'] or 'all (dense head)'}")
-    return Network(model.to(device), about, file, tally_file, concepts)
+        say("no tally: units have numbers only; netdissect/main.py names them, --nd_result takes its tally.csv")
+    say(f"model: {display_path(file)}, {about['arch']}, K = {about['topk'] or 'all (dense head)'}")
+    return replace(network, tally=tally)
 
 
-def check_classes(network: Network, data: Data) -> None:
-    """Raises UserError if the network's number of classes is not the data set's."""
-    count = network.about["num_classes"]
-    if len(data.classes) != count:
-        raise UserError(f"{network.file} has {count} classes, data set {data.name} has {len(data.classes)}")
+def check_mark(network: Network, mark: str | None) -> None:
+    """Compare the mark of the command line with the snapshot's head; it may name another K, with a notice.
+
+    Raises:
+        UserError: if one is dense and the other is not.
+    """
+    topk = network.about["topk"]
+    if mark is None:
+        return
+    if topk is None and mark != DENSE_MARK:
+        raise UserError(f"--mark {mark}: {network.file} has a dense head, which has no K: leave --mark out")
+    if topk is not None and mark == DENSE_MARK:
+        raise UserError(f"--mark {mark}: {network.file} has a head of K = {topk}: leave --mark out")
+    trained = read_checkpoint(network.file).get("topk")
+    if trained != topk and type(trained) is int:
+        note(network.notices, f"K = {topk}, as --mark says; the snapshot says K = {trained}")
 
 
-def load_rival(path: str, data: Data, device: torch.device) -> nn.Module:
-    """The network of --compare. Raises UserError if its number of classes is not the data set's."""
-    rival, about = load_snapshot(path)
-    if about["num_classes"] != len(data.classes):
-        raise UserError(f"--compare {path}: it has {about['num_classes']} classes, expected {len(data.classes)}")
+def read_units(network: Network, file: Path, given: bool) -> Tally:
+    """Read a tally, if it is the network's.
+
+    Args:
+        network: gets the notices.
+        file: the tally.
+        given: by the user, to whom it is an error if it does not fit; one that was found is left out, with a notice.
+
+    Raises:
+        UserError: if the file cannot be read, or a given one was made of another snapshot or layer.
+    """
+    regular_file(file, "tally")
+    made_of = read_made_of(file)
+    fault = None if made_of is None else misfit(made_of, network.weights)
+    if fault and given:
+        raise UserError(
+            f"tally {file}: it was made of {fault}, not of {network.file}: run netdissect/main.py --model_file "
+            f"{network.file}, or name the tally's own snapshot by --modelfile"
+        )
+    if fault:
+        note(network.notices, f"the tally {display_path(file)} is left out: it was made of {fault}")
+        return Tally()
+    rows = read_tally(file, units=network.head.in_features)
+    if made_of is None:
+        note(network.notices, f"the origin of the tally {display_path(file)} is unknown: it may be another network's")
+    return Tally(file, {row.unit: row for row in rows}, made_of)
+
+
+def note(notices: list[str], notice: str | None) -> None:
+    """Print a notice, if there is one, and add it to those that the pages show."""
+    if notice:
+        say(f"notice: {notice}")
+        notices.append(notice)
+
+
+def load_rival(path: str, network: Network, data: Data, device: torch.device) -> nn.Module:
+    """The network of --compare. Raises UserError if its classes are not the data set's."""
+    rival, about = load_snapshot(regular_file(path, "snapshot"))
+    note(network.notices, check_classes("the snapshot of --compare", about, data))
     return rival.to(device)
 
 
@@ -226,16 +312,6 @@ def output_folder(network: Network, mark: str | None, data: Data) -> Path:
     """result/pytorch_{arch}_{mark}_{dataset}/."""
     about = network.about
     return ROOT / settings.RESULT_ROOT / run_name(about["arch"], mark or mark_of(about["topk"]), data.name)
-
-
-def pick_figure(figure: str | None, count: int) -> list[int]:
-    """'3,5' -> these places on the page; None -> the first ones. Raises UserError for what is not on it."""
-    if figure is None:
-        return list(range(min(FIGURE_IMAGES, count)))
-    places = listed_numbers(figure)
-    if not places or max(places) >= count:
-        raise UserError(f"--figure {figure!r}: expected places on the page, 0 to {count - 1}, such as 0,2,3")
-    return places
 
 
 # --- explain ------------------------------------------------------------------------------------------------------
@@ -256,7 +332,7 @@ def explain_selection(
     Raises:
         UserError: if no image can be read.
     """
-    names = Names(data.classes, network.concepts)
+    names = Names(data.classes, network.tally.concepts)
     unreadable: list[Unreadable] = []
     subjects = selection.read(explain_transform(spec_of(data.name)), unreadable)
     pairs = explain_subjects(network.model, subjects, names, options.topn, options.target)
@@ -266,7 +342,7 @@ def explain_selection(
     for subject, explanation in progress(pairs, total=len(selection), desc="explain", unit="img"):
         place, strip = len(records), overlay_tiles(subject.square, explanation)
         overlays = f"vis/cam_{place}.jpg"
-        write_strip(options.output / overlays, strip)
+        write_strip(options.staging / overlays, strip)
         if place in figure:
             tiles[place] = strip
         record: Any = {"file": subject.file, "index": subject.index, **explanation.record, "overlays": overlays}
@@ -275,33 +351,13 @@ def explain_selection(
     if not records:
         raise UserError(unreadable[0]["reason"])
     for lost in unreadable:
-        print(f"left out: {lost['reason']}", file=sys.stderr)
+        say(f"left out: {lost['reason']}", sys.stderr)
     population = Population.of_explained(records, pooled)
-    curves = silence(network.head, population, steps_of(network, options))
+    curves = silence(network.head, population, options.steps)
     for record, ablation in zip(records, ablation_records(*curves, data.classes), strict=True):
         record["ablation"] = ablation
-        print(one_line(record))
+        say(log_line(record))
     return Explained(records, population, curves, tiles, unreadable)
-
-
-def steps_of(network: Network, options: Options) -> int:
-    """How many units are silenced per image: the chosen ones, or of a dense head those that are listed."""
-    return min(network.about["topk"] or options.topn, MOST_STEPS)
-
-
-def one_line(record: ImageRecord) -> str:
-    """A record for the terminal: what was predicted, and the sum behind it."""
-    known = record["target"] is not None
-    verdict = ("right" if record["target"] == record["prediction"] else f"is {record['target_name']}") if known else ""
-    terms = terms_of(record)
-    parts = [f"{unit['vote']:.2f} {unit_name(unit)}" for unit in terms.units]
-    if terms.others is not None:
-        parts.append(f"{terms.others:.2f} of {record['others']['count']} others")
-    score = " + ".join([*parts, f"{terms.bias:.2f} bias"])
-    return (
-        f"{Path(record['file']).name}: {record['prediction_name']} {100 * record['probability']:.1f} %"
-        f"{', ' + verdict if verdict else ''}; {record['explained_name']} {record['logit']:.2f} = {score}"
-    )
 
 
 # --- validate -----------------------------------------------------------------------------------------------------
@@ -319,13 +375,13 @@ def validate_network(
         options: how.
         rival: another network, whose largest votes are silenced too.
     """
-    steps = steps_of(network, options)
+    steps = options.steps
     validation, population, curves = None, explained.population, explained.curves
     loader = None
     if data.val_set is not None and not options.no_val:
         loader = make_loader(data.val_set, VAL_BATCH, options.workers, network.head.weight.device)
         validation, population = validate(network.model, loader, options.target)
-        print("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} images".format(**validation))
+        say("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} images".format(**validation))
         curves = silence(network.head, population, steps)
     by_vote, random = curves
     methods = {f"{steps} largest votes": by_vote, f"{steps} active units at random": random}
@@ -343,17 +399,19 @@ def write(
     network: Network, data: Data, explained: Explained, evidence: Evidence, options: Options, figure: list[int]
 ) -> Report:
     """Write all pages, their JSON and the figure. Returns explain.json's content."""
-    names = Names(data.classes, network.concepts)
+    names, tally = Names(data.classes, network.tally.concepts), network.tally
     report: Report = {
         "arch": network.about["arch"],
         "topk": network.about["topk"],
         "modelfile": display_path(network.file),
-        "nd_result": display_path(network.tally_file) if network.tally_file else None,
+        "nd_result": display_path(tally.file) if tally.file else None,
         "dataset": data.name,
         "explain": "target" if options.target else "prediction",
         "images": explained.records,
         "unreadable": explained.unreadable,
         "validation": evidence.validation,
+        "made_of": {"weights": network.weights, "tally": tally.made_of, "data": data_fingerprint(data)},
+        "notices": network.notices,
     }
     pages = Pages(
         report=report,
@@ -361,18 +419,19 @@ def write(
         faithfulness=faithfulness_record(evidence.methods, evidence.population.images),
         units=[names.unit(index) for index in range(network.head.in_features)],
         threshold=settings.SCORE_THRESHOLD,
-        dissection=dissection_page(network.tally_file),
+        dissection=dissection_page(tally.file, options.output),
     )
-    write_report(options.output, pages)
-    write_figure(options.output / "figure.png", [(explained.records[i], explained.tiles[i]) for i in figure])
-    print(f"report: {display_path(options.output / 'explain.html')}")
+    if options.topn > MOST_UNITS:
+        say(f"figure.png shows the {MOST_UNITS} largest votes of each image only")
+    write_report(options.staging, pages)
+    write_figure(options.staging / "figure.png", [(explained.records[i], explained.tiles[i]) for i in figure])
     return report
 
 
-def dissection_page(tally_file: Path | None) -> Path | None:
-    """Network Dissection's page of the layer, if it lies beside the tally."""
+def dissection_page(tally_file: Path | None, output: Path) -> str | None:
+    """Network Dissection's page of the layer, if it lies beside the tally: its path from the output folder."""
     page = tally_file and tally_file.parent / "html" / f"{FEATURE_LAYER}.html"
-    return page if page and page.is_file() else None
+    return Path(os.path.relpath(page, output)).as_posix() if page and page.is_file() else None
 
 
 def check_args(args: argparse.Namespace) -> None:

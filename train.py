@@ -28,6 +28,7 @@ from training import TrainConfig, train_and_evaluate
 from training.epoch import NonFiniteLoss
 from util import distributed
 from util.cli import ArgumentParser, run
+from util.text import say
 
 ROOT = Path(__file__).resolve().parent
 DEFAULTS = TrainConfig()
@@ -86,7 +87,8 @@ def main(workdir: Path = ROOT) -> None:
         try:
             train_and_evaluate(config, workdir)
         except NonFiniteLoss as error:
-            sys.exit(f"train.py: error: {error}")
+            say(f"train.py: error: {error}", sys.stderr)
+            sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -164,13 +164,27 @@ def dissect(images: int, broden: Path, folder: Path) -> None:
     copy = folder / "mini_broden"
     copy.mkdir()
     for entry in broden.iterdir():
-        (copy / entry.name).symlink_to(entry)
+        if entry.name != "images":
+            (copy / entry.name).symlink_to(entry)
+    # An index has each image once: every round over them has a link of its own to their folder.
+    (copy / "images").mkdir()
+    for number in range(-(-images // len(rows))):
+        (copy / "images" / str(number)).symlink_to(broden / "images")
     with open(copy / "index_soak.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]))
         table.writeheader()
-        table.writerows(rows[index % len(rows)] for index in range(images))
+        table.writerows(in_round(rows[index % len(rows)], index // len(rows)) for index in range(images))
     flags = {"data_directory": str(copy), "index_file": "index_soak.csv", "gpu": "False"}
     dissection.main(dissection.make_config({**flags, "output_folder": str(folder / "netdissect")}))
+
+
+def in_round(row: dict[str, str], number: int) -> dict[str, str]:
+    """A row of index.csv whose image and label maps are found through the link of a round."""
+
+    def linked(cell: str) -> str:
+        return ";".join(f"{number}/{entry}" if entry.endswith((".jpg", ".png")) else entry for entry in cell.split(";"))
+
+    return {column: linked(cell) for column, cell in row.items()}
 
 
 def draw(runs: dict[str, Soaked], path: Path) -> None:

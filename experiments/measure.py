@@ -20,6 +20,7 @@ from netdissect.broden import Broden
 from netdissect.counting import IOU_MODES
 from netdissect.dissect import PassConfig, TallyConfig, measure_layers, score_layer
 from netdissect.features import stream_features
+from netdissect.layout import find_layouts
 from netdissect.tally import TallyRow, interpretable, unique_detectors
 from settings import SCORE_THRESHOLD
 
@@ -183,7 +184,8 @@ class Scenes(NamedTuple):
 def look_at(model: nn.Module, broden: Broden, workers: int) -> Scenes:
     """Run a network over the images of a Broden folder, which must be few enough to hold all maps."""
     maps: dict[int, Tensor] = {}
-    for indices, batch in stream_features(model, [FEATURE_LAYER], broden, PREPROCESS, workers=workers):
+    layouts = find_layouts(model, [FEATURE_LAYER], *broden.largest_image())
+    for indices, batch in stream_features(model, layouts, broden, PREPROCESS, workers=workers):
         for index, own in zip(indices, batch[FEATURE_LAYER], strict=True):
             maps[index] = own
     return Scenes(torch.stack([maps[index] for index in range(len(broden))]), broden)

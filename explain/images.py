@@ -22,10 +22,23 @@ from explain.subjects import Subject, batched
 from explain.votes import ClassVotes, class_votes
 from models import Head, head_of
 from models.hooks import layer_outputs
+from util.cli import UserError
 
 FEATURE_LAYER = "layer4"
 BATCH = 16  # images through the network at one time
 RANKED = 5  # classes listed with their probabilities
+
+
+class NotFiniteError(ValueError):
+    """A network's features or scores of an image are NaN or infinite.
+
+    Attributes:
+        row: of the image in its batch.
+    """
+
+    def __init__(self, row: int):
+        super().__init__(f"image {row} of the batch: the network's features or scores of it are not finite")
+        self.row = row
 
 
 @dataclass(frozen=True)
@@ -46,12 +59,21 @@ class Explanation:
 def explain_subjects(
     model: nn.Module, subjects: Iterable[Subject], names: Names, topn: int, explain_target: bool = False
 ) -> Iterator[tuple[Subject, Explanation]]:
-    """Explain images as they are read, in batches; arguments and errors as of `explain_images`."""
+    """Explain images as they are read, in batches; arguments and errors as of `explain_images`.
+
+    Raises:
+        UserError: naming the image whose features or scores are not finite.
+    """
     device = head_of(model).weight.device
     for batch in batched(subjects, BATCH):
         images = torch.stack([subject.image for subject in batch])  # (B, 3, H, W)
         targets = [subject.target for subject in batch]
-        explanations = explain_images(model, images.to(device), targets, names, topn, explain_target)
+        try:
+            explanations = explain_images(model, images.to(device), targets, names, topn, explain_target)
+        except NotFiniteError as error:
+            raise UserError(
+                f"{batch[error.row].file}: the network's features or scores of this image are not finite"
+            ) from error
         yield from zip(batch, explanations, strict=True)
 
 
@@ -76,6 +98,7 @@ def explain_images(
 
     Raises:
         ValueError: if a true class is to be explained that is not known.
+        NotFiniteError: if features or scores are NaN or infinite.
     """
     if explain_target and None in targets:
         raise ValueError("explain_target: expected a true class for each image")
@@ -84,6 +107,9 @@ def explain_images(
         logits = model(images)  # (B, C)
     features = outputs[FEATURE_LAYER]  # (B, N, H, W)
     pooled = F.adaptive_avg_pool2d(features, 1).flatten(1)  # (B, N), as the network pools them
+    for row, finite in enumerate((pooled.isfinite().all(1) & logits.isfinite().all(1)).tolist()):
+        if not finite:
+            raise NotFiniteError(row)
     probability = logits.softmax(1).cpu()  # (B, C)
     ranked = probability.topk(min(RANKED, len(names.classes)), 1).indices.tolist()  # B lists, the most probable first
     own_classes = targets if explain_target else [best[0] for best in ranked]

@@ -1,5 +1,7 @@
 """What demo.py explains unless told exactly: the newest snapshot and its tally, the data set, which of its images."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,15 +9,20 @@ from typing import Any
 import numpy as np
 
 import settings
+from explain.images import FEATURE_LAYER
 from explain.subjects import Selection
 from loader.datasets import class_names, dataset_names, find_dataset
+from loader.folders import display_name
 from loader.images import val_transform
 from loader.splits import Images
 from models import run_name
 from models.snapshot import newest_snapshot
 from util.cli import UserError, parse_int
-from util.files import last_name
+from util.files import last_name, regular_file
+from util.made_of import MadeOf, differences, fingerprint
 
+FIGURE_IMAGES = 4  # images in figure.png, as in the paper's figures
+MOST_FIGURE_IMAGES = 12  # beyond them nobody can read it, and drawing it takes minutes
 ROOT = Path(__file__).resolve().parent.parent  # of the repository: snapshot/, result/ and data/ are there
 
 
@@ -39,25 +46,75 @@ def find_snapshot(
 ) -> tuple[Path, Path | None]:
     """The snapshot and its tally: the snapshot given, else that of the run these options name, else the shipped one.
 
-    A tally belongs to one snapshot: a snapshot given without one is explained with unit numbers only.
+    A snapshot given without a tally is explained with unit numbers only; whether a tally fits, `misfit` tells.
     """
     if modelfile:
-        return Path(modelfile), None
+        return regular_file(modelfile, "snapshot"), None
     arch, mark = arch or settings.ARCH, mark or settings.MARK
-    candidates = [last_name(dataset)] if dataset else ["places365", "mini_places"]
+    candidates = [display_name(last_name(dataset))] if dataset else ["places365", "mini_places"]
     for candidate in candidates:
         folder = run_name(arch, mark, candidate)
         trained = newest_snapshot(ROOT / settings.SNAPSHOT_ROOT / folder)
         if trained:
             tally = ROOT / settings.RESULT_ROOT / folder / "netdissect" / "tally.csv"
-            # A tally that is older than the snapshot was made of another one.
-            fits = tally.is_file() and tally.stat().st_mtime >= trained.stat().st_mtime
-            return trained, tally if fits else None
+            return trained, tally if os.path.lexists(tally) else None
     if (arch, mark) != (settings.ARCH, settings.MARK) or "mini_places" not in candidates:
         if dataset:
             find_dataset(dataset, data, ROOT)  # raises if this is missing too, and says where to get it
         raise UserError(f"no snapshot in {settings.SNAPSHOT_ROOT}/{folder}: name one with --modelfile, or train it")
     return ROOT / settings.SHIPPED_SNAPSHOT, ROOT / settings.SHIPPED_TALLY
+
+
+def misfit(made_of: MadeOf, weights: str) -> str | None:
+    """What a tally was made of, in words, if that is not the explained layer of the network with these weights.
+
+    Args:
+        made_of: the tally's record.
+        weights: fingerprint of the network's weights.
+    """
+    differing = differences(made_of, {"weights": weights, "layer": FEATURE_LAYER})
+    if not differing:
+        return None
+    if differing == ["layer"]:
+        return f"layer {made_of.get('layer')!r}, not {FEATURE_LAYER}"
+    arch, own = made_of.get("arch", "unknown arch"), str(made_of.get("weights"))
+    return f"another snapshot ({arch}, weights {own[:12]}, not {weights[:12]})"
+
+
+def check_classes(network: str, about: Mapping[str, Any], data: Data) -> str | None:
+    """Compare the classes of a snapshot with those of a data set: their names, in order.
+
+    Args:
+        network: how the snapshot is named in messages.
+        about: its metadata.
+        data: the data set.
+
+    Returns:
+        a notice for the report if the snapshot does not name its classes.
+
+    Raises:
+        UserError: if the classes differ.
+    """
+    count, own = about["num_classes"], about.get("classes")
+    if count != len(data.classes):
+        raise UserError(f"{network} has {count} classes, data set {data.name} has {len(data.classes)}")
+    if own is None:
+        return f"{network} does not name its classes: those of {data.name} are assumed, in order"
+    for number, (name, other) in enumerate(zip(own, data.classes, strict=True)):
+        if name != other:
+            raise UserError(
+                f"{network} was trained on other classes than data set {data.name} has, or in another order: "
+                f"class {number} is {name!r} in the snapshot, {other!r} in the data set"
+            )
+    return None
+
+
+def data_fingerprint(data: Data) -> str:
+    """Fingerprint of the class names, and of the names and classes of the validation images."""
+    images = data.val_set
+    files = [] if images is None else [os.path.basename(images.file(index)) for index in range(len(images))]
+    targets = [] if images is None else [int(target) for target in images.targets]
+    return fingerprint(len(data.classes), *data.classes, *files, *targets)
 
 
 def find_data(dataset: str | None, data: str | None, about: dict[str, Any], names_only: bool) -> Data:
@@ -111,3 +168,15 @@ def listed_numbers(text: str) -> list[int]:
     numbers = [parse_int(part) for part in text.split(",") if part.strip()]
     known = [number for number in numbers if number is not None]
     return known if len(known) == len(numbers) else []
+
+
+def pick_figure(figure: str | None, count: int) -> list[int]:
+    """'3,5' -> these places on the page; None -> the first ones. Raises UserError for what is not on it."""
+    if figure is None:
+        return list(range(min(FIGURE_IMAGES, count)))
+    places = listed_numbers(figure)
+    if not places or max(places) >= count:
+        raise UserError(f"--figure {figure!r}: expected places on the page, 0 to {count - 1}, such as 0,2,3")
+    if len(places) > MOST_FIGURE_IMAGES:
+        raise UserError(f"--figure: {len(places)} images, expected at most {MOST_FIGURE_IMAGES}")
+    return places

@@ -14,8 +14,10 @@ from explain.records import ExplanationRecord, RoutesRecord
 from explain.routes import class_accuracy, routes_of, routes_record
 from loader.splits import Images
 from models import Head, head_of
-from models.heads import predict
+from models.heads import in_blocks, predict
 from training.epoch import evaluate_features
+from util.cli import UserError
+from util.files import display_path
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,21 @@ class Population:
         )
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured over many images.
+
+    Attributes:
+        validation: metrics; None without validation.
+        population: the images.
+        methods: deletion and insertion, by the name of how the units were picked.
+    """
+
+    validation: dict[str, float] | None
+    population: Population
+    methods: dict[str, dict[str, Curves]]
+
+
 def validate(model: nn.Module, loader: DataLoader, explain_target: bool = False) -> tuple[dict[str, float], Population]:
     """Test a network on validation images, with the code that training uses.
 
@@ -58,13 +75,27 @@ def validate(model: nn.Module, loader: DataLoader, explain_target: bool = False)
 
     Returns:
         the metrics of `training.epoch.evaluate`, and the images as a population.
+
+    Raises:
+        UserError: naming the first image whose features or scores are not finite.
     """
-    head = head_of(model)
+    head, images = head_of(model), cast(Images, loader.dataset)
     metrics, pooled = evaluate_features(model, loader, head.weight.device)
+    finite = finite_rows(head, pooled)
+    if not finite.all():
+        file = display_path(images.file(int(finite.int().argmin())))
+        raise UserError(f"{file}: the network's features or scores of this image are not finite")
     predictions = predict(head, pooled)
-    targets = [int(target) for target in cast(Images, loader.dataset).targets]
+    targets = [int(target) for target in images.targets]
     explained = torch.tensor(targets) if explain_target else predictions
     return metrics, Population(pooled, predictions, explained, targets, f"{len(pooled)} validation images")
+
+
+@torch.inference_mode()
+def finite_rows(head: Head, pooled: Tensor) -> Tensor:
+    """(V,) bool: whether the features (V, N) of each image, and its scores, are finite numbers."""
+    rows = [block.isfinite().all(1) & head(block).isfinite().all(1) for (block,) in in_blocks(head, pooled)]
+    return torch.cat(rows).cpu()
 
 
 def silence(head: Head, population: Population, steps: int) -> tuple[dict[str, Curves], dict[str, Curves]]:

@@ -4,7 +4,7 @@ The field names and meanings of explain.json are a contract; everything that a p
 Class numbers count from 0, unit numbers from 1. (Training's own train.jsonl is `training.runs.EpochRecord`.)
 """
 
-from typing import NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 # --- parts of explain.json ----------------------------------------------------------------------------------------
 
@@ -208,6 +208,20 @@ class Unreadable(TypedDict):
     reason: str
 
 
+class ReportMadeOf(TypedDict):
+    """What a report was made of, for comparing it with other files.
+
+    Attributes:
+        weights: fingerprint of the network's weights, as of `models.snapshot.weights_fingerprint`.
+        tally: the record of the tally that names the units, as of `util.made_of`; None if it has none.
+        data: fingerprint of the class names, and of the validation images' names and classes.
+    """
+
+    weights: str
+    tally: dict[str, Any] | None
+    data: str
+
+
 class Report(TypedDict):
     """explain.json.
 
@@ -221,6 +235,8 @@ class Report(TypedDict):
         images: one entry per explained image.
         unreadable: files that could not be read.
         validation: loss, top1, top5 (per cent), count and images_per_second; None without validation.
+        made_of: which weights, tally and data.
+        notices: what a reader must know before trusting the names of classes and units, in sentences.
     """
 
     arch: str
@@ -232,6 +248,8 @@ class Report(TypedDict):
     images: list[ImageRecord]
     unreadable: list[Unreadable]
     validation: dict[str, float] | None
+    made_of: ReportMadeOf
+    notices: list[str]
 
 
 # --- routes.json --------------------------------------------------------------------------------------------------
@@ -401,32 +419,3 @@ class ChanceRecord(TypedDict):
     units_above_95: int
     units_above_threshold: int
     units: list[UnitChance]
-
-
-# --- the sum ------------------------------------------------------------------------------------------------------
-
-
-class Terms(NamedTuple):
-    """The terms of a class score, which add up to it.
-
-    Attributes:
-        units: the chosen votes that are listed.
-        others: the sum of the chosen votes that are not listed; None if all are.
-        bias: of the class.
-    """
-
-    units: list[UnitVote]
-    others: float | None
-    bias: float
-
-    @property
-    def values(self) -> list[float]:
-        """All of them, in order: votes, others, bias."""
-        return [*(unit["vote"] for unit in self.units), *([] if self.others is None else [self.others]), self.bias]
-
-
-def terms_of(score: Score) -> Terms:
-    """What a class score is the sum of."""
-    others = score["others"]
-    chosen = [unit for unit in score["units"] if unit["active"]]
-    return Terms(chosen, others["vote"] if others["count"] else None, score["bias"])

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -11,13 +12,14 @@ from typing import cast
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from explain.records import Unreadable
+from loader.folders import TYPES_READ, contains, display_name, folders_below, is_image, note_skipped, other_types
 from loader.images import read_image
 from loader.splits import Images
 from util.cli import UserError
 from util.files import display_path
+from util.text import printable
 
 IMAGE_SIZE = 224  # side of an explained image on the page, pixels
 ENOUGH_PIXELS = 2048  # side of a user's image above which a JPEG is not decoded in full: 224 are shown
@@ -67,12 +69,13 @@ class Selection:
             unreadable: gets the files that are left out.
         """
         val_set = cast(Images, self.val_set)  # there are no indices without one
-        places: list[tuple[int | None, str]] = [(index, display_path(val_set.file(index))) for index in self.indices]
-        for index, file in [*places, *((None, file) for file in self.files)]:
+        places: list[tuple[int | None, str]] = [(index, val_set.file(index)) for index in self.indices]
+        for index, path in [*places, *((None, file) for file in self.files)]:
+            file = display_name(path if index is None else display_path(path))
             try:
-                image = read_own(file) if index is None else val_set.image(index)
+                image = read_own(path) if index is None else val_set.image(index)
             except UserError as error:
-                unreadable.append({"file": file, "reason": str(error)})
+                unreadable.append({"file": file, "reason": printable(error)})
                 continue
             square = np.asarray(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR))
             target = None if index is None else int(val_set.targets[index])
@@ -87,24 +90,54 @@ def read_own(file: str) -> Image.Image:
 def find_files(patterns: Iterable[str]) -> list[str]:
     """The files that --image names: files as they are, the images below folders, the matches of patterns.
 
+    Each real file counts once, by the first path that leads to it. Links to folders are followed by `**`, once each,
+    and not below a folder that is named.
+
     Raises:
         UserError: for a pattern, or a folder, without images.
     """
-    files: list[str] = []
+    files: dict[str, str] = {}
     for pattern in patterns:
-        path = Path(pattern)
         if not pattern:
             found: list[str] = []
-        elif path.is_dir():
-            found = sorted(str(file) for file in path.rglob("*") if file.suffix.lower() in IMG_EXTENSIONS)
-        elif not path.exists() and glob.has_magic(pattern):
-            found = sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file))
+        elif os.path.isdir(pattern):
+            found = _images_in(Path(pattern))
+        elif not os.path.lexists(pattern) and glob.has_magic(pattern):
+            found = sorted(file for file in _matches(pattern.replace(os.sep, "/")) if not os.path.isdir(file))
         else:
             found = [pattern]
         if not found:
-            raise UserError(f"--image {pattern}: no image there ({', '.join(IMG_EXTENSIONS)})")
-        files += found
-    return list(dict.fromkeys(files))
+            raise UserError(f"--image {pattern}: no image there ({TYPES_READ})")
+        for file in found:
+            files.setdefault(os.path.realpath(file), file)
+    return list(files.values())
+
+
+def _images_in(folder: Path) -> list[str]:
+    """The images below a folder, in the order of their paths; notes how many files of other types there are."""
+    files = [file for file in folder.rglob("*") if not file.is_dir()]  # rglob follows no links
+    note_skipped(folder, other_types(file.name for file in files if file.is_file()))
+    return sorted(str(file) for file in files if is_image(file.name))
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """The files and folders that a pattern matches, as glob.glob does, but without following links in circles."""
+    head, *tails = re.split(r"(?:^|(?<=/))(?:\*\*/+)*\*\*(?:/+|$)", pattern, maxsplit=1)
+    if not tails or pattern.endswith("/"):
+        yield from glob.glob(pattern)
+        return
+    tail = tails[0] or "*"
+    tops = glob.glob(head) if glob.has_magic(head) else [head or "."]
+    for top in filter(os.path.isdir, tops):
+        real = os.path.realpath(top)
+
+        def enter(path: str, target: str, real: str = real) -> bool:
+            hidden = os.path.basename(path).startswith(".")
+            return not hidden and not (os.path.islink(path) and contains(target, real))
+
+        for path, _, _ in folders_below(top, enter):
+            start = "" if head == "" and path == "." else os.path.join(glob.escape(path), "")
+            yield from _matches((start if head else start.removeprefix("./")) + tail)
 
 
 def batched(subjects: Iterable[Subject], size: int) -> Iterator[list[Subject]]:

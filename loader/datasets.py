@@ -6,23 +6,24 @@ nothing else; another layout is a class with the methods of `Layout`.
 
 import gzip
 import os
-import shutil
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from torchvision.datasets import FashionMNIST
-from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.models import ResNet18_Weights
 
 import settings
+from loader.folders import TYPES_READ, display_name
 from loader.mini_places import CLASSES as MINI_PLACES_CLASSES
 from loader.mini_places import ensure_mini_places
-from loader.splits import FashionMNISTFiles, Images, ImageTree, subfolders
+from loader.splits import MOST_IDX_BYTES, FashionMNISTFiles, Images, ImageTree, subfolders
 from util.cli import UserError
 from util.files import atomic_write, last_name
+from util.text import say
 
 # One line per category, in Places365's own order and spelled as the easyformat folders are.
 # Source: categories_places365.txt of github.com/CSAILVision/places365.
@@ -69,26 +70,25 @@ class ImageTreeLayout:
         found = len(categories)
         if spec.num_classes in (None, found):
             return DataSource(name, folder, self.display_names(spec, categories), categories, spec)
-        print(
-            f"{folder / 'train'} has {found} category folders, {name} has {spec.num_classes}: using those {found}",
-            file=sys.stderr,
-        )
-        return DataSource(name, folder, categories, categories, spec)
+        text = f"{folder / 'train'} has {found} category folders, {name} has {spec.num_classes}: using those {found}"
+        say(text, sys.stderr)
+        return DataSource(name, folder, [display_name(category) for category in categories], categories, spec)
 
     def images(self, source: "DataSource", split: str, transform: Callable | None) -> Images:
         """The images below the split's category folders."""
         root = source.folder / split
         try:
-            tree = ImageTree(root, source.categories, transform)
+            other = source.folder / ("val" if split == "train" else "train")
+            tree = ImageTree(root, source.categories, transform, other, filled=split == "train")
         except OSError as error:
             raise UserError(f"{error.filename or root}: unreadable ({error.strerror})") from error
         if not tree.samples:
-            raise UserError(f"{root}: no images ({', '.join(IMG_EXTENSIONS)}) in its category folders")
+            raise UserError(f"{root}: no images ({TYPES_READ}) in its category folders")
         return tree
 
     def display_names(self, spec: "DataSpec", categories: list[str]) -> list[str]:
         """The class names for people: the folders' names."""
-        return categories
+        return [display_name(category) for category in categories]
 
 
 IMAGE_TREE = ImageTreeLayout()
@@ -99,7 +99,7 @@ class WordNetTreeLayout(ImageTreeLayout):
 
     def display_names(self, spec: "DataSpec", categories: list[str]) -> list[str]:
         """The spec's class names."""
-        return spec.class_names() if spec.class_names else categories
+        return spec.class_names() if spec.class_names else super().display_names(spec, categories)
 
 
 class EmbeddedLayout(ImageTreeLayout):
@@ -149,7 +149,13 @@ def _unpack(folder: Path, target: Path) -> Path:
             atomic_write(target / stem) as unpacked,
             open(unpacked, "wb") as file,
         ):
-            shutil.copyfileobj(packed, file)
+            try:
+                content = packed.read(MOST_IDX_BYTES + 1)
+            except (OSError, EOFError, zlib.error) as error:
+                raise UserError(f"{packed.name}: not a readable gzip file ({error})") from error
+            if len(content) > MOST_IDX_BYTES:
+                raise UserError(f"{packed.name}: more than {MOST_IDX_BYTES:,} bytes unpacked")
+            file.write(content)
     return target
 
 
@@ -252,7 +258,7 @@ def _from_settings(name: str, **own: Any) -> DataSpec:
 register(
     _from_settings(
         "places365",
-        class_names=lambda: CATEGORIES_FILE.read_text().split(),
+        class_names=lambda: CATEGORIES_FILE.read_text(encoding="utf-8").split(),
         download="download places365standard_easyformat.tar (21 GB) from http://places2.csail.mit.edu/download.html "
         "and unpack or link it there as {folder}/{{train,val}}/<category>/*.jpg",
     )
@@ -312,9 +318,9 @@ def find_dataset(dataset: str | None = None, data: str | None = None, root: Path
         raise UserError(f"--data {data}: no such folder")
     own_folder = data is not None and is_tree(home)
     if dataset is not None and dataset not in _SPECS:
-        return _open_tree(dataset, last_name(dataset))
+        return _open_tree(dataset, display_name(last_name(dataset)))
     if own_folder:
-        return _open_tree(home, dataset or last_name(home))
+        return _open_tree(home, dataset or display_name(last_name(home)))
     spec = _SPECS[dataset or _default_dataset(home)]
     folder = spec.layout.find(home, spec)
     if folder is None:
@@ -327,7 +333,7 @@ def _default_dataset(home: Path) -> str:
     places = home / _SPECS["places365"].folder
     if is_tree(places):
         return "places365"
-    print(f"{places} is not there: using the embedded data set mini_places", file=sys.stderr)
+    say(f"{places} is not there: using the embedded data set mini_places", sys.stderr)
     return "mini_places"
 
 

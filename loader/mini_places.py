@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -32,7 +33,8 @@ from scenes.compositions import COMPOSITIONS
 from scenes.concepts import COLOURS, LAYERS
 from scenes.render import Scene, render
 from util.cli import ArgumentParser, UserError, check_ranges, run
-from util.files import atomic_write
+from util.files import atomic_write, regular_file
+from util.text import say
 
 VERSION = 1  # of the renderer; raise it when the images change, so that older data sets are rendered again
 CLASSES = tuple(sorted(COMPOSITIONS))
@@ -41,6 +43,7 @@ SIZE, LABEL_SIZE = 224, 112  # side of images and of label maps, pixels
 
 _SPLITS = ("train", "val", "broden")
 _MANIFEST = "manifest.json"
+_MANIFEST_BYTES = 1 << 20  # at most
 _JPEG_QUALITY = 90
 _STALE_SECONDS = 3600  # an older temporary folder was left behind by an interrupted run
 _BRODEN_TRAIN_SHARE = 0.7  # of mini_broden's rows, the first; the others are split `val`
@@ -129,7 +132,7 @@ def render_mini_places(
     """
     root = Path(root)
     counts = {"train": train, "val": val, "broden": broden}
-    print(f"rendering mini_places ({sum(counts.values()):,} images) into {root}/ ...", file=sys.stderr)
+    say(f"rendering mini_places ({sum(counts.values()):,} images) into {root}/ ...", sys.stderr)
     places, labelled = _temporary_folder(root, PLACES), _temporary_folder(root, BRODEN)
     try:
         tasks = {split: list(_tasks(split, count, seed, places, labelled)) for split, count in counts.items()}
@@ -137,7 +140,7 @@ def render_mini_places(
         _write_broden_tables(labelled, tasks["broden"], shares[train + val :])
         manifest = {"version": VERSION, "seed": seed, "classes": CLASSES, **counts}
         for folder in (places, labelled):
-            (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+            (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for folder, name in ((labelled, BRODEN), (places, PLACES)):
             _put_in_place(folder, root / name)
     finally:
@@ -182,6 +185,8 @@ def _put_in_place(folder: Path, target: Path) -> None:
     """Rename a finished folder to its target, in place of an older or incomplete one; an identical one stays."""
     if _manifest(target).get("version") == VERSION and _manifest(target) == _manifest(folder):
         return
+    if target.is_symlink():
+        raise UserError(f"{target}: a link to a folder without a complete data set; remove it, or name another --root")
     if target.exists():
         shutil.rmtree(target)
     try:
@@ -193,10 +198,12 @@ def _put_in_place(folder: Path, target: Path) -> None:
 
 def _manifest(folder: Path) -> dict:
     """Read a folder's manifest; empty if it is missing or broken."""
+    file = folder / _MANIFEST
     try:
-        return json.loads((folder / _MANIFEST).read_text())
-    except (OSError, ValueError):
+        manifest = json.loads(regular_file(file, "manifest", _MANIFEST_BYTES).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    return manifest if isinstance(manifest, dict) else {}
 
 
 def _tasks(split: str, count: int, seed: int, places: Path, labelled: Path) -> Iterable[_Task]:
@@ -219,6 +226,8 @@ def _render_all(tasks: list[_Task], workers: int | None, progress: bool) -> list
         jobs = pool.map(_render_to_file, tasks, chunksize=8)
         try:
             return list(tqdm(jobs, total=len(tasks), desc="scenes", unit="img", disable=quiet, leave=False))
+        except BrokenProcessPool as error:
+            raise UserError("a rendering process was killed (out of memory?); try fewer --workers") from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -309,7 +318,7 @@ def main() -> None:
         contact_sheet(args.contact_sheet)
         return
     if is_complete(args.root) and not args.force:
-        print(f"{args.root}: mini_places and mini_broden are complete; --force renders them again")
+        say(f"{args.root}: mini_places and mini_broden are complete; --force renders them again")
         return
     if args.force:
         for name in (PLACES, BRODEN):

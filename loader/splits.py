@@ -1,15 +1,23 @@
 """The images of one split of a data set: of a tree of folders, and of Fashion-MNIST's files."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
-from torchvision.datasets import FashionMNIST, ImageFolder
+from torchvision.datasets import FashionMNIST
 
+from loader.folders import TYPES_READ, ImageFiles, contains, image_files, note_skipped, say_once
 from loader.images import read_image
-from util.cli import UserError
+from util import distributed
+from util.cli import Terminated, UserError
+from util.files import regular_file
+
+FASHION_CLASSES = FashionMNIST.classes
+MOST_IDX_BYTES = 1 << 26  # of one of Fashion-MNIST's files, unpacked: the largest has 47 million
 
 
 class Images(Protocol):
@@ -35,23 +43,65 @@ class Images(Protocol):
         """The path of one image, for people."""
 
 
-class ImageTree(ImageFolder):
-    """`<root>/<class>/*.jpg` with the class numbers of `categories`, whether or not each class has images here."""
+class ImageTree:
+    """`<root>/<class>/*.jpg` with the class numbers of `categories`, whether or not each class has images here.
 
-    def __init__(self, root: Path, categories: list[str], transform: Callable | None = None):
-        self._categories = categories
-        super().__init__(str(root), transform, loader=read_image, allow_empty=True)
+    Images are ordered as torchvision's ImageFolder orders them. Symbolic links are followed, and each real file counts
+    once; links that bring an image into two classes, or into both splits, are errors.
 
-    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        """The given classes; a folder of another name, or an unreadable one, is an error: it must not go unnoticed."""
-        known = self._categories
-        found = subfolders(Path(directory))
-        unknown = sorted(set(found) - set(known))
+    Attributes:
+        samples: (path, class number) of each image.
+        targets: class number of each image.
+        transform: applied to each image that is indexed; None leaves it a PIL image.
+
+    Args:
+        root: the split's folder.
+        categories: folder names of the classes, in alphabetical order.
+        transform: as the attribute.
+        other: folder of the other split.
+        filled: whether a class folder whose files are all of types that are not read is an error.
+
+    Raises:
+        UserError: for a folder of another name than the classes', a link that leads where it must not, or an image that
+            is not a regular file.
+        OSError: for a folder that cannot be read.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        categories: list[str],
+        transform: Callable | None = None,
+        other: Path | None = None,
+        filled: bool = False,
+    ):
+        self.transform = transform
+        names = subfolders(root)
+        unknown = sorted(set(names) - set(categories))
         if unknown:
-            raise UserError(f"{directory}: category folder {unknown[0]!r} is not among the {len(known)} of train/")
-        for name in found:
-            os.scandir(os.path.join(directory, name)).close()  # raises, where os.walk would find no images
-        return known, {name: index for index, name in enumerate(known)}
+            raise UserError(f"{root}: category folder {unknown[0]!r} is not among the {len(categories)} of train/")
+        borders = _Borders(root, other)
+        found = {name: borders.class_images(name) for name in names}
+        _check_counted_once(found)
+        if other is not None and any(images.linked for images in found.values()):
+            _check_apart(found, {name: _Borders(other, root).class_images(name) for name in subfolders(other)})
+        note_skipped(root, sum((images.skipped for images in found.values()), Counter()))
+        if filled:
+            _check_filled(root, found)
+        numbers = {name: number for number, name in enumerate(categories)}
+        self.samples: list[tuple[str, int]] = [
+            (path, numbers[name])
+            for name in names
+            for path in sorted(found[name].paths.values(), key=os.path.split)  # by folder, then by name
+        ]
+        self.targets = [target for _, target in self.samples]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = self.image(index)
+        return (self.transform(image) if self.transform else image), self.targets[index]
 
     def image(self, index: int) -> Image.Image:
         """The image of one sample, RGB, as it is on disk."""
@@ -62,9 +112,83 @@ class ImageTree(ImageFolder):
         return self.samples[index][0]
 
 
+@dataclass(frozen=True)
+class _Borders:
+    """What a split's links must not cross.
+
+    Attributes:
+        split: the split's folder.
+        other: the other split's; None if there is none.
+    """
+
+    split: Path
+    other: Path | None
+
+    def class_images(self, name: str) -> ImageFiles:
+        """The image files of a class folder. Raises UserError for a link that leads where it must not."""
+        folder = os.path.join(self.split, name)
+        split, real = os.path.realpath(self.split), os.path.realpath(folder)
+        other = None if self.other is None else os.path.realpath(self.other)
+        if other is not None and (contains(other, split) or contains(split, other)):
+            raise UserError(f"{self.split} and {self.other} have the same images: an image must not be in both splits")
+
+        def follow(link: str, target: str) -> None:
+            if other is not None and contains(other, target):
+                raise UserError(f"{link}: a link into {self.other}: an image must not be in both splits")
+            around = [place for place in (split, other) if place is not None and contains(target, place)]
+            if around or (target != real and contains(target, real)):
+                raise UserError(f"{link}: a link to {target}, a folder around this class's")
+
+        if os.path.islink(folder):
+            follow(folder, real)
+        images = image_files(folder, follow)
+        images.linked |= os.path.islink(folder)
+        return images
+
+
+def _check_counted_once(found: dict[str, ImageFiles]) -> None:
+    """Raises UserError for a file that links bring into two classes."""
+    if not any(images.linked for images in found.values()):
+        return
+    seen: dict[str, str] = {}
+    for images in found.values():
+        for real, path in images.paths.items():
+            if real in seen:
+                raise UserError(f"{seen[real]} and {path} are one file: an image must have one class")
+            seen[real] = path
+
+
+def _check_apart(found: dict[str, ImageFiles], others: dict[str, ImageFiles]) -> None:
+    """Raises UserError for a file that links bring into both splits."""
+    seen = {real: path for images in others.values() for real, path in images.paths.items()}
+    for images in found.values():
+        for real, path in images.paths.items():
+            if real in seen:
+                raise UserError(f"{path} and {seen[real]} are one file: an image must not be in both splits")
+
+
+def _check_filled(root: Path, found: dict[str, ImageFiles]) -> None:
+    """Raises UserError for a class folder with files in it, none of them an image that is read; notes empty ones."""
+    empty = [name for name, images in found.items() if not images.paths]
+    for name in empty:
+        if found[name].files:
+            raise UserError(f"{root / name}: no images in it of the types that are read ({TYPES_READ})")
+    if empty and len(empty) < len(found) and distributed.is_main_process():
+        say_once(f"{root}: {len(empty)} of {len(found)} category folders are empty: {', '.join(empty[:5])}")
+
+
 def subfolders(folder: Path) -> list[str]:
-    """The names of the folders in a folder, in alphabetical order; hidden ones are left out."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    """The names of the folders in a folder, in alphabetical order; hidden ones are left out.
+
+    Raises:
+        UserError: for a link to nothing: a class would be missing.
+        OSError: if the folder cannot be read.
+    """
+    visible = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    for entry in visible:
+        if entry.is_symlink() and not entry.exists():
+            raise UserError(f"{entry}: a link to nothing")
+    return sorted(entry.name for entry in visible if entry.is_dir())
 
 
 class FashionMNISTFiles(FashionMNIST):
@@ -72,7 +196,22 @@ class FashionMNISTFiles(FashionMNIST):
 
     def __init__(self, folder: Path, train: bool, transform: Callable | None = None):
         self._folder = str(folder)
-        super().__init__(str(folder), train=train, transform=transform)
+        part = folder / ("train" if train else "t10k")
+        for kind in ("images-idx3", "labels-idx1"):
+            regular_file(f"{part}-{kind}-ubyte", "file", MOST_IDX_BYTES)
+        try:
+            super().__init__(str(folder), train=train, transform=transform)
+        except Terminated:
+            raise
+        except Exception as error:  # torchvision's reader checks the files by assertions
+            raise UserError(f"{part}-*-ubyte: not Fashion-MNIST's files ({error or type(error).__name__})") from error
+        images, labels = tuple(self.data.shape), self.targets
+        if (
+            images != (len(labels), 28, 28)
+            or not len(labels)
+            or not 0 <= labels.min() <= labels.max() < len(FASHION_CLASSES)
+        ):
+            raise UserError(f"{part}-*-ubyte: expected images of 28 x 28 pixels, and as many labels from 0 to 9")
 
     @property
     def raw_folder(self) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,6 +12,10 @@ from util.cli import UserError
 @contextmanager
 def layer_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Within the block, each forward pass of `model` leaves the outputs of the named layers in the yielded dict.
+
+    Tensors are copied as soon as the layer returns: an in-place operation that follows, such as `nn.ReLU(inplace=True)`
+    after a batch norm, would change them. A layer that runs several times leaves its last output, one that does not run
+    leaves what it left before.
 
     Args:
         model: any module.
@@ -25,11 +30,13 @@ def layer_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, 
             raise UserError(f"layer {name!r}: the model has {', '.join(n for n, _ in model.named_children())}")
     outputs: dict[str, Tensor] = {}
     handles = []
+
+    def record(name: str, output: Any) -> None:
+        outputs[name] = output.clone() if isinstance(output, Tensor) else output
+
     try:
         for name in names:
-            handles.append(
-                modules[name].register_forward_hook(lambda _m, _i, out, name=name: outputs.__setitem__(name, out))
-            )
+            handles.append(modules[name].register_forward_hook(lambda _m, _i, out, name=name: record(name, out)))
         yield outputs
     finally:
         for handle in handles:

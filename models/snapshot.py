@@ -1,24 +1,34 @@
 """Snapshots: reading and writing our own files, those of the paper's authors, and torchvision's ResNet weights."""
 
+import hashlib
 import os
 import pickle
 import re
+import reprlib
+import warnings
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.backbones import DKA_SUFFIX, TRUNKS, build_model, has_dynamic_k, model_names
 from models.heads import HEADS
 from util.cli import UserError
-from util.files import atomic_write
+from util.files import atomic_write, regular_file
 
 # What a wrapper puts before every key: DataParallel and DistributedDataParallel, torch.compile.
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
 _HEAD_KEYS = frozenset(f"{name}.{part}" for name in ("fc", "rfc") for part in ("weight", "bias", "mask"))
 # BatchNorm's batch counters: absent from files older than PyTorch 0.4.1, and without effect on any output.
 _COUNTER = "num_batches_tracked"
+# No trained network comes near it, and the squares of larger values overflow float32.
+LARGEST = 1e18
+MOST_NAMED = 20  # keys that a message names
+_PROBE = (2, 3, 64, 64)  # images on which a network is tried once it is read
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
@@ -29,43 +39,106 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
         float32. A file that is a bare state dict is returned as {"state_dict": ...}.
 
     Raises:
-        UserError: if the file is missing, unreadable, truncated, or holds anything but tensors and plain values, or
-            weights that are not finite.
+        UserError: if the file is missing, not a regular one, unreadable, truncated, or holds anything but tensors and
+            plain values; if its weights are more than its bytes, not finite, beyond `LARGEST`, or variances below 0.
     """
-    path = Path(path)
-    if not os.path.isfile(path):
-        raise UserError(f"snapshot {path}: no such file")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"snapshot {path}: not a file of tensors and plain values that torch can load safely ({_first_line(error)})"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"snapshot {path}: unreadable or truncated ({_first_line(error)})") from error
+    path = regular_file(path, "snapshot")
+    checkpoint = _read(path)
     if isinstance(checkpoint, dict) and "state_dict" not in checkpoint:
         checkpoint = {"state_dict": checkpoint}
     state = checkpoint["state_dict"] if isinstance(checkpoint, dict) else None
     if not isinstance(state, dict) or not state or not all(_is_weight(*item) for item in state.items()):
         raise UserError(f"snapshot {path}: expected a dict with `state_dict`, or a state dict of tensors")
-    checkpoint["state_dict"] = {
+    _check_sizes(state, path)
+    named = {
         _WRAPPERS.sub("", key): value.float() if value.is_floating_point() else value for key, value in state.items()
     }
-    for key, value in checkpoint["state_dict"].items():
-        if not value.isfinite().all():
-            raise UserError(f"snapshot {path}: {key} has values that are not finite")
-    return checkpoint
+    if len(named) != len(state):
+        raise UserError(f"snapshot {path}: two of its tensors have one name")
+    for key, value in named.items():
+        _check_values(key, value, path)
+    return {**checkpoint, "state_dict": named}
+
+
+def _read(path: Path) -> Any:
+    """What torch can load of a file, without code and without more memory than the file has bytes."""
+    try:
+        with open(path, "rb") as file:
+            archive = file.read(4) == b"PK\x03\x04"  # what torch goes by; older files are pickles
+        if archive:
+            with zipfile.ZipFile(path) as listed:
+                if sum(entry.file_size for entry in listed.infolist()) > os.path.getsize(path):
+                    raise UserError(f"snapshot {path}: compressed, expected a file as torch.save writes it")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what torch would say of a strange file, one line is enough
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"snapshot {path}: not a file of tensors and plain values that torch can load safely ({_first_line(error)})"
+        ) from error
+    except Exception as error:  # a damaged file can fail anywhere in torch's reader
+        raise UserError(f"snapshot {path}: unreadable or truncated ({_first_line(error)})") from error
 
 
 def _is_weight(key: Any, value: Any) -> bool:
     """Whether a state dict can have this entry: a name, and real numbers in memory."""
-    is_tensor = isinstance(key, str) and isinstance(value, Tensor)
-    return is_tensor and value.layout == torch.strided and value.device.type == "cpu" and not value.is_complex()
+    return isinstance(key, str) and is_plain_tensor(value)
+
+
+_NUMBERS = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8}
+_NUMBERS |= {torch.int8, torch.int16, torch.int32, torch.int64}
+
+
+def is_plain_tensor(value: Any) -> TypeGuard[Tensor]:
+    """Whether a value is a tensor of real numbers in this process's memory."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.dtype in _NUMBERS
+        and not value.is_nested
+    )
+
+
+def _check_sizes(state: dict[str, Tensor], path: Path) -> None:
+    """Raises UserError for tensors that repeat what is stored once: they could need any amount of memory."""
+    distinct: dict[tuple, int] = {}
+    for key, value in state.items():
+        size, storage = value.numel() * value.element_size(), value.untyped_storage()
+        if size > storage.nbytes():
+            raise UserError(f"snapshot {path}: {key} has {value.numel():,} values, more than the file holds of it")
+        distinct[storage.data_ptr(), value.storage_offset(), value.shape, value.stride()] = size
+    if sum(distinct.values()) > os.path.getsize(path):
+        raise UserError(f"snapshot {path}: its tensors have more values than the file holds")
+
+
+def _check_values(key: str, value: Tensor, path: Path) -> None:
+    """Raises UserError for weights that no training leaves behind."""
+    if value.dtype == torch.bool or not value.numel():
+        return
+    if not value.isfinite().all():
+        raise UserError(f"snapshot {path}: {key} has values that are not finite")
+    lowest, highest = float(value.min()), float(value.max())
+    if max(-lowest, highest) > LARGEST:
+        raise UserError(f"snapshot {path}: {key} has values up to {max(-lowest, highest):.0e}, expected {LARGEST:.0e}")
+    if key.endswith("running_var") and lowest < 0:
+        raise UserError(f"snapshot {path}: {key} has the variance {lowest:.3g}, expected at least 0")
 
 
 def _first_line(error: Exception) -> str:
     """What an exception says, or what it is: an empty file's has no message."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
+
+
+def shown(value: object) -> str:
+    """A value from a file for a message: a large one is abridged."""
+    return _SHORT.repr(value)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 def guess_arch(state: dict[str, Tensor]) -> str | None:
@@ -88,13 +161,15 @@ def load_state(
 ) -> None:
     """Fill `model` with `state`; every tensor must be there and fit, but those named in `optional` may be missing.
 
+    A model on the meta device, which has shapes but no memory, is compared only.
+
     Raises:
         UserError: naming the missing, the unexpected and the misshapen keys.
     """
     own = model.state_dict()
     faults = {
         "missing": [key for key in own if key not in state and key not in optional and not key.endswith(_COUNTER)],
-        "unexpected": [key for key in state if key not in own],
+        "unexpected": [key[:80] for key in state if key not in own],
         "of another shape": [
             f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
             for key in own
@@ -102,9 +177,34 @@ def load_state(
         ],
     }
     if any(faults.values()):
-        found = "; ".join(f"{what}: {', '.join(keys)}" for what, keys in faults.items() if keys)
+        found = "; ".join(f"{what}: {_listed(keys)}" for what, keys in faults.items() if keys)
         raise UserError(f"snapshot {path} does not fit the model: {found}")
-    model.load_state_dict(state, strict=False)  # what may be missing was checked above
+    if not any(tensor.is_meta for tensor in own.values()):
+        model.load_state_dict(state, strict=False)  # what may be missing was checked above
+
+
+def _listed(keys: list[str]) -> str:
+    more = len(keys) - MOST_NAMED
+    return ", ".join(keys[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+@torch.inference_mode()
+def check_answers(model: nn.Module, path: str | os.PathLike) -> None:
+    """Try a network on two images of noise, the same ones each time; its mode is restored.
+
+    Args:
+        model: images (B, 3, H, W) -> logits (B, C), with the weights of a file.
+        path: of the file.
+
+    Raises:
+        UserError: if any logit is not finite.
+    """
+    images = torch.randn(_PROBE, generator=torch.Generator().manual_seed(0))
+    training = model.training
+    logits = model.eval()(images.to(next(model.parameters()).device))  # (2, C)
+    model.train(training)
+    if not logits.isfinite().all():
+        raise UserError(f"snapshot {path}: the network's answers to an image are not finite with these weights")
 
 
 def load_snapshot(
@@ -121,12 +221,12 @@ def load_snapshot(
         topk: K of the head; None takes it from the file. A value given here takes precedence over the file's.
 
     Returns:
-        The model in eval mode on the CPU, and the file's metadata: everything but the weights and the training state,
-        with `arch`, `topk` (None for a dense head) and `num_classes` filled in.
+        The model in eval mode on the CPU, and the file's metadata: those of `METADATA` that it has, with `arch`,
+        `topk` (None for a dense head) and `num_classes` filled in.
 
     Raises:
-        UserError: if the file cannot be read, K is unknown or out of range, or any tensor is missing, unexpected, of
-            another shape or not finite, or the metadata are not of the types that train.py writes.
+        UserError: as `read_checkpoint`, and if K is unknown or out of range, any tensor is missing, unexpected or of
+            another shape, the network's answers are not finite, or the metadata are not what train.py writes.
     """
     checkpoint = read_checkpoint(path)
     state = checkpoint["state_dict"]
@@ -141,10 +241,17 @@ def load_snapshot(
             raise UserError(
                 f"snapshot {path} does not say its K: name it, with --mark t5 (or TOPK in netdissect) for K = 5"
             )
-    model = build_model(arch, num_classes, topk, head)
+    metadata = _checked_metadata(checkpoint, num_classes, path)
+    try:
+        with torch.device("meta"):  # shapes first: what the file claims to be is not allocated before it fits
+            load_state(build_model(arch, num_classes, topk, head), state, path)
+        model = build_model(arch, num_classes, topk, head)
+    except UserError:
+        raise
+    except ValueError as error:  # a head that cannot have this K
+        raise UserError(f"snapshot {path}: {error}") from error
     load_state(model, state, path)
-    metadata = {key: value for key, value in checkpoint.items() if key not in ("state_dict", "training")}
-    _check_metadata(metadata, num_classes, path)
+    check_answers(model, path)
     return model.eval(), {**metadata, "arch": arch, "topk": topk, "num_classes": num_classes}
 
 
@@ -152,8 +259,8 @@ def _arch_of(checkpoint: dict[str, Any], arch: str | None, path: str | os.PathLi
     arch = arch or checkpoint.get("arch") or guess_arch(checkpoint["state_dict"])
     if arch is None:
         raise UserError(f"snapshot {path}: its tensors are those of none of {', '.join(model_names())}")
-    if arch not in model_names():
-        raise UserError(f"snapshot {path}: architecture {arch!r}, expected one of {', '.join(model_names())}")
+    if not isinstance(arch, str) or arch not in model_names():
+        raise UserError(f"snapshot {path}: architecture {shown(arch)}, expected one of {', '.join(model_names())}")
     return arch
 
 
@@ -161,7 +268,7 @@ def _head_of(checkpoint: dict[str, Any], path: str | os.PathLike) -> type[nn.Lin
     """The head that a snapshot names; None for its arch's own."""
     name = checkpoint.get("head")
     if name is not None and (not isinstance(name, str) or name not in HEADS):
-        raise UserError(f"snapshot {path}: head {name!r}, expected one of {', '.join(HEADS)}")
+        raise UserError(f"snapshot {path}: head {shown(name)}, expected one of {', '.join(HEADS)}")
     return None if name is None else HEADS[name]
 
 
@@ -173,12 +280,51 @@ def _num_classes(state: dict[str, Tensor], key: str, arch: str, path: str | os.P
     return len(state[key])
 
 
-def _check_metadata(metadata: dict[str, Any], num_classes: int, path: str | os.PathLike) -> None:
-    if not isinstance(metadata.get("dataset", ""), str):
-        raise UserError(f"snapshot {path}: dataset {metadata['dataset']!r}, expected a name")
-    classes = metadata.get("classes", [""] * num_classes)
-    if not isinstance(classes, list) or len(classes) != num_classes or not all(isinstance(c, str) for c in classes):
-        raise UserError(f"snapshot {path}: classes, expected a list of {num_classes} names")
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -1e9 <= value <= 1e9  # false for NaN
+
+
+def is_text(value: Any, longest: int = 1000) -> bool:
+    """Whether a value is a text that can be written: a lone surrogate, half a character, cannot."""
+    return isinstance(value, str) and len(value) <= longest and not re.search("[\ud800-\udfff]", value)
+
+
+# What train.py writes beside weights, arch, head, topk and classes: what each must be, for people and as a test.
+METADATA: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "epoch": ("a whole number from 0", lambda value: type(value) is int and 0 <= value <= 10**9),
+    "best_prec1": ("a number", _is_number),
+    "prec1": ("a number", _is_number),
+    "prec5": ("a number", _is_number),
+    "k_schedule": (
+        "linear:A-B",
+        lambda value: is_text(value) and bool(re.fullmatch(r"linear:[1-9][0-9]{0,8}-[1-9][0-9]{0,8}", value)),
+    ),
+    "dataset": ("a name", is_text),
+    "torch": ("a version", is_text),
+    "torchvision": ("a version", is_text),
+}
+
+
+def _checked_metadata(checkpoint: dict[str, Any], num_classes: int, path: str | os.PathLike) -> dict[str, Any]:
+    """Those entries of a checkpoint that `METADATA` names, and its classes; whatever else it has is left out."""
+    found = {name: checkpoint[name] for name in METADATA if name in checkpoint}
+    for name, value in found.items():
+        if isinstance(value, Tensor) and is_plain_tensor(value) and value.numel() == 1:
+            found[name] = value = value.item()  # older training scripts keep their accuracies so
+        expected, fits = METADATA[name]
+        if not fits(value):
+            raise UserError(f"snapshot {path}: {name} {shown(value)}, expected {expected}")
+    count = checkpoint.get("num_classes", num_classes)
+    if type(count) is not int or count != num_classes:
+        raise UserError(f"snapshot {path}: num_classes {shown(count)}, but its head has {num_classes}")
+    if checkpoint.get("head") is not None:
+        found["head"] = checkpoint["head"]  # checked by `_head_of`
+    if "classes" in checkpoint:
+        classes = checkpoint["classes"]
+        if not isinstance(classes, list) or len(classes) != num_classes or not all(map(is_text, classes)):
+            raise UserError(f"snapshot {path}: classes, expected a list of {num_classes} names")
+        found["classes"] = list(classes)
+    return found
 
 
 def load_pretrained(model: nn.Module, path: str | os.PathLike) -> list[str]:
@@ -199,7 +345,17 @@ def load_pretrained(model: nn.Module, path: str | os.PathLike) -> list[str]:
         if key not in _HEAD_KEYS or (key in own and value.shape == own[key].shape)
     }
     load_state(model, state, path, optional=_HEAD_KEYS)
+    check_answers(model, path)
     return sorted(key for key in own if key in _HEAD_KEYS and key not in state)
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """SHA-256 of the names, types, shapes and values of all weights and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+    return digest.hexdigest()
 
 
 def save_snapshot(path: str | os.PathLike, checkpoint: dict[str, Any]) -> None:
@@ -212,13 +368,14 @@ def save_snapshot(path: str | os.PathLike, checkpoint: dict[str, Any]) -> None:
 
 
 def snapshots_of(folder: str | os.PathLike) -> list[Path]:
-    """The epoch_{n}.pth of a run's folder, the one that was written last first."""
-    numbered = {
-        path: int(match[1])
-        for path in Path(folder).glob("epoch_*.pth")
-        if (match := re.fullmatch(r"epoch_(\d+)\.pth", path.name))
-    }
-    return sorted(numbered, key=lambda path: (path.stat().st_mtime_ns, numbered[path]), reverse=True)
+    """The epoch_{n}.pth of a run's folder, the latest epoch first; times on disk do not count, since clocks err."""
+    found = (path for path in Path(folder).glob("epoch_*.pth") if re.fullmatch(r"epoch_[0-9]{1,9}\.pth", path.name))
+    return sorted(found, key=lambda path: (epoch_of(path), path.name), reverse=True)
+
+
+def epoch_of(path: Path) -> int:
+    """N of epoch_{n}.pth."""
+    return int(path.stem.removeprefix("epoch_"))
 
 
 def newest_snapshot(folder: str | os.PathLike) -> Path | None:

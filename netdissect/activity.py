@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,10 @@ from torch import Tensor
 
 from netdissect.thresholds import LargestActivations
 from util import distributed
+from util.files import regular_file
 
 MEMORY_BUDGET = 4 << 30  # bytes of maps held in memory; further maps go to a temporary file
+SUMMARY_FILES = ("summary.npz", "maps.npz", "maps.f32")  # of a layer's summary in a folder
 PRUNE_AT = 1.2  # prune when the maps in memory have grown to this many times what the last pruning left
 
 
@@ -96,14 +99,15 @@ class StoredMaps:
     """Maps that `ActiveMaps.save` wrote, read on demand. A copy in another process reads the same file.
 
     Raises:
-        OSError, ValueError or KeyError if a file is missing or damaged.
+        UserError, OSError, ValueError, or what else NumPy's reader raises, if a file is missing or damaged.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder
-        with np.load(folder / "maps.npz", allow_pickle=False) as table:
-            counts, shapes = table["counts"], table["shapes"]
-            images, units = table["images"].tolist(), torch.from_numpy(table["units"]).long()
+        table = _read_npz(folder / "maps.npz")
+        counts, shapes = table["counts"], table["shapes"]
+        images, units = table["images"].tolist(), torch.from_numpy(table["units"]).long()
+        regular_file(folder / "maps.f32", "maps")
         ends = np.cumsum(counts * shapes.prod(1))  # in values
         size = int(ends[-1]) if len(ends) else 0
         if (folder / "maps.f32").stat().st_size != 4 * size:
@@ -124,6 +128,23 @@ class StoredMaps:
     def get(self, image: int) -> tuple[Tensor, Tensor]:
         """The units (u,), ascending, and the maps (u, h, w) kept for an image."""
         return self._of[image]
+
+    def check(self, units: int, images: int) -> None:
+        """Raise ValueError unless there are maps of each of so many images, of so many units at most."""
+        if sorted(self._of) != list(range(images)):
+            raise ValueError("maps.npz is of other images")
+        if any(((own < 0) | (own >= units)).any() for own, _ in self._of.values()):
+            raise ValueError("maps.npz is of other units")
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file that `np.savez` wrote, which takes no more memory than space on disk: not compressed."""
+    regular_file(path, "arrays")
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError(f"{path.name} is compressed")
+    with np.load(path, allow_pickle=False) as table:
+        return {name: table[name] for name in table}
 
 
 Maps = TypeVar("Maps", ActiveMaps, StoredMaps)
@@ -157,9 +178,22 @@ class LayerSummary(Generic[Maps]):
 
     @classmethod
     def load(cls, folder: Path) -> "LayerSummary[StoredMaps]":
-        """Read what `save` wrote. Raises OSError, ValueError or KeyError if a file is missing or damaged."""
-        with np.load(folder / "summary.npz", allow_pickle=False) as table:
-            return LayerSummary(table["thresholds"], StoredMaps(folder), table["top_images"], int(table["values"]))
+        """Read what `save` wrote. Raises an exception as `StoredMaps` if a file is missing or damaged."""
+        table = _read_npz(folder / "summary.npz")
+        return LayerSummary(table["thresholds"], StoredMaps(folder), table["top_images"], int(table["values"]))
+
+    def check(self: "LayerSummary[StoredMaps]", units: int, images: int) -> None:
+        """Raise ValueError unless it is of so many units and images."""
+        if self.thresholds.shape != (units,) or self.thresholds.dtype != np.float64:
+            raise ValueError("summary.npz is of other units")
+        if not np.isfinite(self.thresholds).all():
+            raise ValueError("summary.npz has thresholds that are not finite")
+        top = self.top_images
+        if top.ndim != 2 or top.shape[1] != units or top.dtype.kind != "i" or not top.size:
+            raise ValueError("summary.npz is of other units")
+        if top.min() < 0 or top.max() >= images:
+            raise ValueError("summary.npz is of other images")
+        self.maps.check(units, images)
 
 
 class LayerActivity:

@@ -1,6 +1,9 @@
 """The configuration of a dissection: settings.py, overridden by flags, and checked."""
 
 import ast
+import importlib
+import sys
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,27 +11,68 @@ from typing import Any, NamedTuple
 from easydict import EasyDict
 
 import settings as project
-from netdissect import settings
 from netdissect.counting import IOU_MODES
 from netdissect.features import PREPROCESS
+from netdissect.layout import describe
 from report.overlays import MOST_TILES
-from util.cli import UserError
+from util.cli import Terminated, UserError
+from util.files import regular_file
 
 HERE = Path(__file__).resolve().parent
+SETTINGS_FILE = "netdissect/settings.py"  # as messages name it
+_MODULE = "netdissect.settings"
+_ORIGINAL_SPELLING = "CATAGORIES"  # of CATEGORIES
 _PATHS = ("MODEL_FILE", "DATA_DIRECTORY", "OUTPUT_FOLDER", "QUANTILE_FILE")
 _LISTS = ("FEATURE_NAMES", "CATEGORIES")
+_MOST_SHOWN = 200  # letters of a value in a message
 _TEXTS = ("MODEL", "DATASET", "INDEX_FILE")
 
 
 def read_settings() -> dict[str, Any]:
-    """The capital-letter names of settings.py; its relative paths are relative to its folder."""
-    values = {name: value for name, value in vars(settings).items() if name.isupper()}
-    if "CATAGORIES" in values:  # the original's spelling
-        values["CATEGORIES"] = values.pop("CATAGORIES")
+    """The settings in settings.py, in its order; its relative paths are relative to its folder.
+
+    Raises:
+        UserError: naming the file, and the line or the setting that is wrong or missing, and what is accepted.
+    """
+    values = _values()
+    if _ORIGINAL_SPELLING in values:
+        if "CATEGORIES" in values:
+            raise UserError(f"{SETTINGS_FILE}: CATEGORIES and {_ORIGINAL_SPELLING}, expected one of them")
+        values["CATEGORIES"] = values.pop(_ORIGINAL_SPELLING)
+    for name, rule in _RULES.items():
+        if name.upper() not in values:
+            raise UserError(f"{SETTINGS_FILE}: no {name.upper()}, expected {name.upper()} = {rule.expected}")
+        _check(f"{SETTINGS_FILE}: ", name, values[name.upper()])
+    values = {name: value for name, value in values.items() if name.lower() in _RULES}
     for name in _PATHS:
         if values[name] not in (None, "none"):
             values[name] = HERE / values[name]
     return values
+
+
+def unknown_settings() -> list[str]:
+    """The capital-letter names in settings.py that are no settings."""
+    return [name for name in _values() if name.lower() not in _RULES and name != _ORIGINAL_SPELLING]
+
+
+def _values() -> dict[str, Any]:
+    """The capital-letter names of settings.py, which people edit: it can fail in any way."""
+    file = HERE / "settings.py"
+    if _MODULE not in sys.modules:
+        regular_file(file, "settings")
+    try:
+        settings = importlib.import_module(_MODULE)
+    except (Terminated, UserError):
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SyntaxError) and error.filename == str(file):
+            line, reason = error.lineno, f"{type(error).__name__}: {error.msg}"
+        else:
+            lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+            line, reason = lines[-1] if lines else None, describe(error)
+        place = f"{SETTINGS_FILE}, line {line}" if line else SETTINGS_FILE
+        raise UserError(f"{place}: {reason}; expected lines such as TOPN = 10") from error
+    return {name: value for name, value in vars(settings).items() if name.isupper()}
 
 
 def parse_value(name: str, text: str) -> Any:
@@ -57,13 +101,25 @@ def make_config(flags: dict[str, str]) -> EasyDict:
     values = read_settings()
     for flag, text in flags.items():
         values[flag.upper()] = parse_value(flag.upper(), text)
+    for name in _RULES:
+        _check("", name, values[name.upper()])
     config = EasyDict({name.lower(): value for name, value in values.items()})
     if isinstance(config.gpu, str) and config.gpu.lower() == "auto":
         config.gpu = "auto"
-    for name, rule in _RULES.items():
-        if not rule.accepts(config[name]):
-            raise UserError(f"{name.upper()} = {config[name]!r}: expected {rule.expected}")
     return config
+
+
+def _check(place: str, name: str, value: Any) -> None:
+    """Raise UserError, with the place before the name of the setting, for a value that its rule does not accept."""
+    rule = _RULES[name]
+    try:
+        accepted = bool(rule.accepts(value))
+    except Exception:  # of an object that cannot be compared, such as an array
+        accepted = False
+    if not accepted:
+        shown = repr(value)
+        shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."
+        raise UserError(f"{place}{name.upper()} = {shown}: expected {rule.expected}")
 
 
 class _Rule(NamedTuple):
@@ -78,7 +134,7 @@ def _is_number(value: Any, *kinds: type) -> bool:
 
 
 def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) and name for name in value)
 
 
 def _one_of(names: Iterable[str]) -> _Rule:
@@ -95,8 +151,15 @@ _IOU = _Rule(lambda value: _is_number(value, int, float) and 0 <= value <= 1, "a
 _COUNT = _Rule(lambda value: value is None or (_is_number(value, int) and value >= 1), "None or a whole number from 1")
 _SWITCH = _Rule(lambda value: isinstance(value, bool), "True or False")
 _NAME = _Rule(lambda value: value is None or isinstance(value, str), "None or a name")
+_PATH = _Rule(
+    lambda value: value is None or (isinstance(value, str | Path) and str(value) != "" and "\0" not in str(value)),
+    "None or a path",
+)
 _RULES = {  # in the order of checking
-    "gpu": _Rule(lambda value: value in (True, False, "auto"), "True, False or 'auto'"),
+    "gpu": _Rule(
+        lambda value: value in (True, False) or (isinstance(value, str) and value.lower() == "auto"),
+        "True, False or 'auto'",
+    ),
     "iou_mode": _one_of(IOU_MODES),
     "preprocess": _one_of(PREPROCESS),
     "quantile": _Rule(lambda value: _is_number(value, float) and 0 < value < 1, "a number between 0 and 1"),
@@ -114,6 +177,7 @@ _RULES = {  # in the order of checking
     "model": _NAME,
     "dataset": _NAME,
     "index_file": _Rule(lambda value: isinstance(value, str), "the name of a file"),
+    **{name.lower(): _PATH for name in _PATHS},
     "feature_names": _Rule(_are_names, "a list of layer names"),
     "categories": _Rule(lambda value: value is None or _are_names(value), "None or a list of category names"),
 }

@@ -1,8 +1,9 @@
 """Counting the pixels that units' masks and images' labels have in common (Bau et al. 2017, section 2.3)."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from util import distributed
 from util.progress import progress
 
 IOU_MODES = ("lite", "original")
+MASK_PIXELS = 2**25  # of all masks that are computed at a time, unless a single one has more
 
 
 @dataclass
@@ -127,9 +129,11 @@ class _ImageLabels:
     @classmethod
     def of(cls, labels: Labels) -> "_ImageLabels":
         maps, height, width = labels.pixels.shape
-        pixels_of = np.bincount(labels.pixels.ravel(), minlength=1)
+        pixels_of = np.zeros(1 + int(labels.pixels.max(initial=0)), int)
+        for layer in labels.pixels:  # bincount converts to int64, twice the size: one map at a time
+            pixels_of += np.bincount(layer.ravel(), minlength=len(pixels_of))
         present = np.union1d([0], np.flatnonzero(pixels_of))
-        place = np.zeros(len(pixels_of), int)
+        place = np.zeros(len(pixels_of), np.int32)
         place[present] = np.arange(len(present))
         return cls(
             size=(height, width),
@@ -189,6 +193,25 @@ class _ImageCounts:
     pixels: int
     counted: np.ndarray
 
+    @classmethod
+    def joined(cls, parts: Sequence["_ImageCounts"]) -> "_ImageCounts":
+        """The counts of all units from those of some units each, in the same image."""
+        if len(parts) == 1:
+            return parts[0]
+        kinds = parts[0].counted.shape[1]
+        return replace(
+            parts[0],
+            units=np.concatenate([part.units for part in parts]),
+            area=np.concatenate([part.area for part in parts]),
+            under=np.concatenate([part.under for part in parts]),
+            # In IOU_MODE 'original' one row stands for all units.
+            counted=np.concatenate([np.broadcast_to(part.counted, (len(part.units), kinds)) for part in parts]),
+        )
+
+
+def _units_at_a_time(size: tuple[int, int]) -> int:
+    return max(1, MASK_PIXELS // math.prod(size))
+
 
 class _ImageCounter(Dataset):
     """Counts the given images one by one, for worker processes: an `_ImageCounts` per pairing."""
@@ -211,12 +234,21 @@ class _ImageCounter(Dataset):
         on = maps.amax((1, 2)) > self._limits[units]
         units, maps = units[on], maps[on]
         counts: list[_ImageCounts] = []
-        masks: dict[tuple[int, int], _MaskPixels] = {}  # of the last size
+        masks: dict[tuple[int, int], list[_MaskPixels]] = {}  # of the last size; kept if they are in one part
         for labels in self._labels(image):
-            if labels.size not in masks:
-                masks = {labels.size: _MaskPixels.of(units, unit_masks(maps, self._limits[units], *labels.size))}
-            counts.append(_count_image(masks[labels.size], labels, self._broden, self._iou_mode))
+            parts = masks.get(labels.size) or self._masks(units, maps, labels.size)
+            count_part = partial(_count_image, labels=labels, broden=self._broden, iou_mode=self._iou_mode)
+            if len(units) <= _units_at_a_time(labels.size):
+                masks = {labels.size: list(parts)}
+                parts = masks[labels.size]
+            counts.append(_ImageCounts.joined([count_part(part) for part in parts]))
         return counts
+
+    def _masks(self, units: torch.Tensor, maps: torch.Tensor, size: tuple[int, int]) -> Iterator[_MaskPixels]:
+        """The masks of the units (u,) with these maps (u, h, w), as many units at a time as fit into memory."""
+        at_a_time = _units_at_a_time(size)
+        for own, own_maps in zip(units.split(at_a_time), maps.split(at_a_time), strict=True):
+            yield _MaskPixels.of(own, unit_masks(own_maps, self._limits[own], *size))
 
     def _labels(self, image: int) -> list[_ImageLabels]:
         """The labels of the image's partner in each pairing."""
@@ -231,8 +263,11 @@ class _ImageCounter(Dataset):
 def _count_image(masks: _MaskPixels, labels: _ImageLabels, broden: Broden, iou_mode: str) -> _ImageCounts:
     """One image's counts."""
     units, kinds = len(masks.units), len(labels.present)
-    code = masks.row * kinds + labels.position[:, masks.pixel]  # (M, n) which unit meets which label
-    under = np.bincount(code.ravel(), minlength=units * kinds).reshape(units, kinds)[:, 1:]  # (u, l), without label 0
+    first = masks.row * kinds  # (n,) of a unit's counts
+    under = np.zeros(units * kinds, int)
+    for position in labels.position:  # of a map; a row may have many
+        under += np.bincount(first + position[masks.pixel], minlength=units * kinds)
+    under = under.reshape(units, kinds)[:, 1:]  # (u, l), without label 0
     present = labels.present[1:]
     scalars, scalar_categories = labels.scalars, labels.scalar_categories
     if iou_mode == "original":

@@ -7,12 +7,10 @@
 `main.py` calls them with the values of settings.py.
 """
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -23,10 +21,13 @@ from netdissect.activity import LayerActivity, LayerSummary, StoredMaps
 from netdissect.broden import Broden
 from netdissect.chance import chance_scores, chance_summary, pairings
 from netdissect.counting import count
-from netdissect.features import map_sizes, stream_features
+from netdissect.features import stream_features
+from netdissect.layout import MapLayout, find_layouts
+from netdissect.made_of import files_fingerprint, of_activations
 from netdissect.tally import TallyRow, interpretable, tally_rows, unique_detectors
 from netdissect.thresholds import read_thresholds
 from util import distributed
+from util.made_of import MadeOf
 
 log = logging.getLogger(__name__)
 
@@ -101,21 +102,23 @@ def measure_layers(
         config: of the pass; a cache made with other settings, weights or images is replaced.
 
     Raises:
-        UserError: for a layer that the model lacks or whose output is not of shape (B, U, h, w), an image that is not
-            readable, or a quantile file that does not fit.
+        UserError: for a layer that the model lacks or whose output is not of maps, an image that is not readable or
+            whose activations are not finite, a quantile file that does not fit, or a folder that is not a cache's.
     """
-    sizes = map_sizes(model, list(caches), *broden.largest_image())
+    for folder in caches.values():
+        cache.check_place(folder)
+    layouts = find_layouts(model, list(caches), *broden.largest_image())
     file = config.quantile_file
-    given = {layer: read_thresholds(file, units) if file else None for layer, (units, _) in sizes.items()}
+    given = {layer: read_thresholds(file, layout.units) if file else None for layer, layout in layouts.items()}
     keys = _cache_keys(model, broden, given, config)
-    loaded = {layer: _load(layer, folder, keys[layer]) for layer, folder in caches.items()}
+    loaded = {layer: _load(folder, keys[layer], layouts[layer].units, len(broden)) for layer, folder in caches.items()}
     activities = {
-        layer: LayerActivity(units, positions * len(broden), config.quantile, config.topn, given[layer])
-        for layer, (units, positions) in sizes.items()
+        layer: LayerActivity(layout.units, layout.positions * len(broden), config.quantile, config.topn, given[layer])
+        for layer, layout in layouts.items()
         if loaded[layer] is None
     }
     if activities:
-        _pass(model, broden, activities, config)
+        _pass(model, broden, layouts, activities, config)
     summaries = {layer: summary for layer, summary in loaded.items() if summary}
     for layer, activity in activities.items():
         summaries[layer] = cache.store(caches[layer], keys[layer], activity.finish())
@@ -154,38 +157,37 @@ def score_layer(layer: str, summary: LayerSummary, broden: Broden, config: Tally
 
 def _cache_keys(
     model: nn.Module, broden: Broden, given: Mapping[str, np.ndarray | None], config: PassConfig
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, MadeOf]:
     """By layer, all that its summary depends on, with the thresholds `given` for it, if any."""
-    common = {
-        "model": cache.model_fingerprint(model),
-        "data": cache.data_fingerprint(broden),
-        "preprocess": config.preprocess,
-        "quantile": config.quantile,
-        "topn": config.topn,
-    }
-    hashes = {
-        layer: None if thresholds is None else hashlib.sha256(thresholds.tobytes()).hexdigest()
+    files = {"images": files_fingerprint(broden), "topn": config.topn}
+    return {
+        layer: {**of_activations(model, layer, config.preprocess, config.quantile, thresholds), **files}
         for layer, thresholds in given.items()
     }
-    return {layer: {**common, "layer": layer, "quantile_file": value} for layer, value in hashes.items()}
 
 
-def _load(layer: str, folder: Path, key: dict[str, Any]) -> LayerSummary[StoredMaps] | None:
+def _load(folder: Path, key: MadeOf, units: int, images: int) -> LayerSummary[StoredMaps] | None:
     """The summary of an earlier run, if every process can read it."""
-    stored, reason = cache.load(folder, key)
+    stored, reason = cache.load(folder, key, units, images)
     readable = all(distributed.all_gather(stored is not None))
     if reason:
-        log.info("%s: not reusing %s, which %s", layer, folder, reason)
+        log.info("%s: not reusing %s, which %s", key["layer"], folder, reason)
     if not readable:
         return None
-    log.info("%s: reusing the activations in %s", layer, folder)
+    log.info("%s: reusing the activations in %s", key["layer"], folder)
     return stored
 
 
-def _pass(model: nn.Module, broden: Broden, activities: Mapping[str, LayerActivity], config: PassConfig) -> None:
+def _pass(
+    model: nn.Module,
+    broden: Broden,
+    layouts: Mapping[str, MapLayout],
+    activities: Mapping[str, LayerActivity],
+    config: PassConfig,
+) -> None:
     """Run all images through the network, and record what the layers do."""
-    layers = list(activities)
-    stream = stream_features(model, layers, broden, config.preprocess, config.batch_size, config.workers)
+    own = {layer: layouts[layer] for layer in activities}
+    stream = stream_features(model, own, broden, config.preprocess, config.batch_size, config.workers)
     for indices, maps in stream:
         for layer, activity in activities.items():
             activity.add(indices, maps[layer])  # (B, U, h, w)

@@ -1,8 +1,6 @@
 """Activation maps of layers: preprocessing, and the one pass of the network over all images."""
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,8 +8,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import settings as project
-from models.hooks import layer_outputs
 from netdissect.broden import Broden
+from netdissect.layout import MapLayout, device_of, run_network
 from util import distributed
 from util.cli import UserError
 from util.progress import progress
@@ -63,7 +61,7 @@ def _by_size(samples: list[tuple[int, Tensor]]) -> list[tuple[list[int], Tensor]
 @torch.inference_mode()
 def stream_features(
     model: nn.Module,
-    layers: Sequence[str],
+    layouts: Mapping[str, MapLayout],
     broden: Broden,
     preprocess: str = "netdissect",
     batch_size: int = 64,
@@ -75,7 +73,7 @@ def stream_features(
 
     Args:
         model: in eval mode.
-        layers: dotted names, as in `model.named_modules()`.
+        layouts: by layer, of `find_layouts`.
         broden: the images.
         preprocess: a key of `PREPROCESS`.
         batch_size: images per batch; one that has images of several sizes is split by size.
@@ -86,37 +84,31 @@ def stream_features(
         folder's order.
 
     Raises:
-        UserError: for a layer that the model lacks or whose output is not of shape (B, U, h, w).
+        UserError: for an image on which the network fails, a layer whose output is not of its layout, and maps that are
+            not finite, naming the image and the layer.
     """
     batches = torch.arange(len(broden)).split(batch_size)[distributed.rank() :: distributed.world_size()]
     own = [batch.tolist() for batch in batches]
     loader = DataLoader(_Images(broden), batch_sampler=own, num_workers=workers, collate_fn=_by_size)
-    device = _device_of(model)
+    device = device_of(model)
     total = sum(map(len, own))
-    with layer_outputs(model, layers) as outputs, progress(total=total, desc="features", unit="img") as bar:
+    with progress(total=total, desc="features", unit="img") as bar:
         for groups in loader:
             for indices, images in groups:
-                model(PREPROCESS[preprocess](images.to(device)))  # (B, H, W, 3) -> (B, 3, H, W), channels last
-                yield indices, {layer: _maps(layer, outputs[layer]) for layer in layers}
+                place = f"image {broden.rows[indices[0]].file}: "
+                batch = PREPROCESS[preprocess](images.to(device))  # (B, H, W, 3) -> (B, 3, H, W), channels last
+                outputs = run_network(model, list(layouts), batch, place)
+                maps = {layer: layout.maps(layer, outputs.get(layer), len(batch)) for layer, layout in layouts.items()}
+                del outputs
+                _check_finite(maps, indices, broden)
+                yield indices, maps
                 bar.update(len(indices))
 
 
-@torch.inference_mode()
-def map_sizes(model: nn.Module, layers: Sequence[str], height: int, width: int) -> dict[str, tuple[int, int]]:
-    """By layer, its number of units, and the positions of a map for an image of height x width pixels."""
-    with layer_outputs(model, layers) as outputs:
-        model(torch.zeros(1, 3, height, width, device=_device_of(model)))
-        maps = {layer: _maps(layer, outputs[layer]) for layer in layers}
-    return {layer: (shape[1], shape[2] * shape[3]) for layer, shape in ((layer, maps[layer].shape) for layer in layers)}
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    """That of its weights and buffers; the CPU for a model that has none."""
-    return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
-
-
-def _maps(layer: str, output: Any) -> Tensor:
-    if not isinstance(output, Tensor) or output.dim() != 4:
-        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise UserError(f"layer {layer}: its output is {shape}, expected maps (B, units, h, w)")
-    return output.float().cpu()
+def _check_finite(maps: Mapping[str, Tensor], indices: Sequence[int], broden: Broden) -> None:
+    """One value that is not finite would spoil the thresholds of its unit, and of NaN, all of them."""
+    for layer, of_layer in maps.items():
+        finite = of_layer.isfinite().flatten(1).all(1)  # (B,)
+        if not finite.all():
+            file = broden.rows[indices[int(finite.int().argmin())]].file
+            raise UserError(f"image {file}: layer {layer} has activations that are not finite (NaN or infinite)")

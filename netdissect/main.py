@@ -5,8 +5,8 @@
     torchrun --nproc_per_node=4 main.py                           # the images shared by four processes or GPUs
     python3 -m netdissect.main --test_mode True                   # from the repository, a sample of 64 images
 
-Every setting of settings.py is a flag in lower case. Writes tally.csv, quantile.npy, chance.json and html/<layer>.html
-into the output folder; with several layers, into a folder of each.
+Every setting of settings.py is a flag in lower case. Writes tally.csv, what it was made of (tally.made_of.json),
+quantile.npy, chance.json and html/<layer>.html into the output folder; with several layers, into a folder of each.
 """
 
 import argparse
@@ -31,15 +31,20 @@ from models import run_name
 from netdissect.broden import Broden
 from netdissect.broden.reader import TEST_SAMPLE
 from netdissect.chance import write_chance
-from netdissect.config import HERE, make_config, read_settings
+from netdissect.config import HERE, SETTINGS_FILE, make_config, read_settings, unknown_settings
 from netdissect.dissect import DissectedLayer, PassConfig, TallyConfig, measure_layers, score_layer
+from netdissect.made_of import of_activations, of_tally, tally_fingerprint
 from netdissect.network import NetworkInfo, load_model
 from netdissect.report import write_report
+from netdissect.results import swapped_in
 from netdissect.tally import write_tally
+from netdissect.workers import worker_failures
 from util import distributed
 from util.cli import ArgumentParser, run
 from util.device import describe_device, pick_device
 from util.files import atomic_write, lock_folder
+from util.made_of import MadeOf, write_companion
+from util.text import PrintableFormatter
 
 CACHE = "cache"  # folder, in a layer's output folder, of its summary for later runs
 
@@ -51,7 +56,8 @@ def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     for name, value in read_settings().items():
         flags = [f"--{name.lower()}"] + (["--catagories"] if name == "CATEGORIES" else [])
-        parser.add_argument(*flags, default=argparse.SUPPRESS, metavar="VALUE", help=f"default {value!r}")
+        shown = f"default {value!r}".replace("%", "%%")  # argparse fills in what % names
+        parser.add_argument(*flags, default=argparse.SUPPRESS, metavar="VALUE", help=shown)
     return parser
 
 
@@ -81,13 +87,8 @@ def main(config: EasyDict) -> list[Path]:
     folders = layer_folders(output, config.feature_names)
     log_inputs(info.title, device, broden)
 
-    pass_config = PassConfig(
-        config.preprocess, config.quantile, config.quantile_file, config.topn, config.batch_size, config.workers
-    )
-    tally_config = TallyConfig(
-        config.iou_mode, config.score_threshold, config.chance_rounds, config.tally_batch_size, config.workers
-    )
-    with lock_folder(output) if distributed.is_main_process() else nullcontext():
+    pass_config, tally_config = step_configs(config)
+    with lock_folder(output) if distributed.is_main_process() else nullcontext(), worker_failures():
         # Features and thresholds of all layers: one pass over the images, or the caches of an earlier run
         caches = {layer: folder / CACHE for layer, folder in folders.items()}
         summaries = measure_layers(model, broden, caches, pass_config)
@@ -96,12 +97,28 @@ def main(config: EasyDict) -> list[Path]:
             layer = score_layer(name, summaries[name], broden, tally_config)
             # Report
             if distributed.is_main_process():
-                write_results(folder, info.title, broden, layer, tally_config, config.seg_threshold)
+                with swapped_in(folder) as new:
+                    write_results(new, info.title, broden, layer, tally_config, config.seg_threshold)
+                    thresholds = layer.summary.thresholds if config.quantile_file else None
+                    activations = of_activations(model, name, config.preprocess, config.quantile, thresholds)
+                    write_record(new / "tally.csv", of_tally(activations, info, broden, config.iou_mode))
+                log.info("%s: %s, %s", name, folder / "tally.csv", folder / "html" / f"{name}.html")
         distributed.barrier()  # the caches may be removed when all processes have read them
         if config.clean and distributed.is_main_process():
             for cache in caches.values():
                 shutil.rmtree(cache, ignore_errors=True)
     return [folder / "tally.csv" for folder in folders.values()]
+
+
+def step_configs(config: EasyDict) -> tuple[PassConfig, TallyConfig]:
+    """What the two steps of a dissection need of the settings."""
+    pass_config = PassConfig(
+        config.preprocess, config.quantile, config.quantile_file, config.topn, config.batch_size, config.workers
+    )
+    tally_config = TallyConfig(
+        config.iou_mode, config.score_threshold, config.chance_rounds, config.tally_batch_size, config.workers
+    )
+    return pass_config, tally_config
 
 
 def find_data(directory: Path | None) -> Path:
@@ -142,8 +159,12 @@ def write_results(
     write_tally(folder / "tally.csv", layer.rows)
     if layer.chance:
         write_chance(folder / "chance.json", layer.chance)
-    page = write_report(folder, model, broden, layer, tally, seg_threshold)
-    log.info("%s: %s, %s", layer.name, folder / "tally.csv", page)
+    write_report(folder, model, broden, layer, tally, seg_threshold)
+
+
+def write_record(tally: Path, made_of: MadeOf) -> None:
+    """Write what a tally was made of, with the fingerprint of the file, beside it."""
+    write_companion(tally, {**made_of, "tally": tally_fingerprint(tally)})
 
 
 def cli() -> None:
@@ -151,8 +172,12 @@ def cli() -> None:
     flags = vars(get_args_parser().parse_args())
     config = make_config(flags)
     with distributed.process_group():
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(PrintableFormatter("%(message)s"))
         level = logging.INFO if distributed.is_main_process() else logging.ERROR
-        logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
+        logging.basicConfig(level=level, handlers=[handler])
+        for name in unknown_settings():
+            log.warning("%s: %s is not a setting and has no effect", SETTINGS_FILE, name)
         main(config)
 
 

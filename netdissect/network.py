@@ -2,17 +2,20 @@
 
 import importlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torchvision
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 import settings as project
 from models import build_model, load_snapshot, mark_of, model_names
 from models.snapshot import load_state, read_checkpoint
-from util.cli import UserError
+from netdissect.layout import describe
+from util.cli import Terminated, UserError
 
 log = logging.getLogger(__name__)
 
@@ -23,12 +26,14 @@ class NetworkInfo:
 
     Attributes:
         arch, mark, dataset: as in the names of its folders; the data set is the one that it was trained on.
+        topk: K of a DKA head; None for a dense one.
         title: arch, mark and the name of the file, for headings.
     """
 
     arch: str
     mark: str
     dataset: str
+    topk: int | None
     title: str
 
 
@@ -64,7 +69,7 @@ def load_model(
             log.warning("MODEL_FILE is none: %s has random weights", name)
         dataset = dataset or "unknown"
     mark = mark_of(topk)
-    return model, NetworkInfo(name, mark, dataset, f"{name} {mark}" + (f" ({file.name})" if file else ""))
+    return model, NetworkInfo(name, mark, dataset, topk, f"{name} {mark}" + (f" ({file.name})" if file else ""))
 
 
 def _build(name: str, num_classes: int | None, topk: int | None) -> nn.Module:
@@ -73,15 +78,34 @@ def _build(name: str, num_classes: int | None, topk: int | None) -> nn.Module:
         return build_model(name, num_classes or project.DATASETS.imagenet.num_classes, topk)
     if ":" in name:
         module, _, factory = name.partition(":")
-        try:
-            model = getattr(importlib.import_module(module), factory)(**options)
-        except (ImportError, AttributeError, ValueError) as error:  # ValueError: no name before the colon
-            raise UserError(f"MODEL {name!r}: {error}") from error
-        if not isinstance(model, nn.Module):
-            raise UserError(f"MODEL {name!r}: it returned {type(model).__name__}, expected a torch.nn.Module")
+        model = _called(name, lambda: getattr(importlib.import_module(module), factory)(**options))
+        _check_network(name, model)
         return model
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise UserError(
             f"MODEL {name!r}: expected {', '.join(model_names())}, a torchvision name or package.module:factory"
         )
-    return torchvision.models.get_model(name, weights=None, **options)
+    return _called(name, lambda: torchvision.models.get_model(name, weights=None, **options))
+
+
+def _called(name: str, factory: Callable[[], nn.Module]) -> nn.Module:
+    """What a factory returns. Raises UserError for whatever it raises, an end of the process included."""
+    try:
+        return factory()
+    except (Terminated, UserError):
+        raise
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: no name before the colon
+        raise UserError(f"MODEL {name!r}: {str(error).strip() or type(error).__name__}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"MODEL {name!r}: it cannot be built ({describe(error)})") from error
+
+
+def _check_network(name: str, model: object) -> None:
+    """Raise UserError for what a factory returned, if it is no network with weights."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"MODEL {name!r}: it returned {type(model).__name__}, expected a torch.nn.Module")
+    weights = [*model.parameters(), *model.buffers()]
+    if not weights:
+        raise UserError(f"MODEL {name!r}: {type(model).__name__} has no weights, expected a network")
+    if any(is_lazy(weight) or weight.is_meta for weight in weights):
+        raise UserError(f"MODEL {name!r}: it has weights without values, expected an initialised network")

@@ -21,6 +21,7 @@ from report.overlays import darken_outside, outline, write_strip
 from report.pages import write_page
 from util.plots import save_graph
 from util.progress import progress
+from util.text import plain_math, printable
 
 TILE = 144  # side of an image in a unit's row, pixels
 
@@ -51,8 +52,8 @@ def write_report(
         page,
         "dissection.html",
         layer=layer.name,
-        model=model,
-        data=broden.directory.resolve().name,
+        model=printable(model),
+        data=printable(broden.directory.resolve().name),
         images=len(broden),
         iou_mode=tally.iou_mode,
         threshold=tally.score_threshold,
@@ -123,13 +124,15 @@ def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[s
     """
     counts = [Counter(row.label for row in found if row.category == category) for category in categories]
     groups = [sorted(count.items(), key=lambda item: (-item[1], item[0])) for count in counts]
-    labels = [plain_label(label) for group in groups for label, _ in group]
+    labels = [plain_math(plain_label(label)) for group in groups for label, _ in group]
     figure = Figure(figsize=(max(4, 0.19 * len(labels) + 1.2), 2.7), layout="constrained", dpi=200)
     axes = figure.subplots()
     start = 0
     for category, group in zip(categories, groups, strict=True):
         if group:
-            axes.bar(range(start, start + len(group)), [number for _, number in group], width=0.8, label=category)
+            axes.bar(
+                range(start, start + len(group)), [number for _, number in group], width=0.8, label=plain_math(category)
+            )
             start += len(group)
     axes.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
     axes.margins(x=0.01)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from itertools import chain
@@ -9,10 +10,12 @@ from itertools import chain
 import numpy as np
 
 from netdissect.broden import Broden
+from netdissect.broden.reader import check_header
 from netdissect.counting import Counts
 from util.cli import UserError, parse_float
-from util.files import atomic_write
+from util.files import atomic_write, regular_file
 
+MOST_BYTES = 1 << 28  # of a tally.csv: one of 512 units and six categories has 160 kB
 _COLUMNS = ("unit", "category", "label", "score")
 
 
@@ -136,6 +139,7 @@ def read_tally(path: str | os.PathLike, units: int | None = None) -> list[TallyR
     Raises:
         UserError: naming the file, and the line and column that are wrong.
     """
+    regular_file(path, "tally", MOST_BYTES)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
@@ -143,14 +147,14 @@ def read_tally(path: str | os.PathLike, units: int | None = None) -> list[TallyR
             missing = [column for column in _COLUMNS if column not in header]
             if missing:
                 raise UserError(f"tally {path}: no column {', '.join(missing)}; expected {','.join(_COLUMNS)},...")
+            check_header(header, f"tally {path}")
             categories = [column.removesuffix("-truth") for column in header if column.endswith("-truth")]
             missing = [column for column in _header(categories) if column not in header]
             if missing:
                 raise UserError(f"tally {path}: no column {', '.join(missing)}")
             rows = [_parse_row(row, categories, f"tally {path}, line {table.line_num}") for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})"
-        raise UserError(f"tally {path}: {reason}") from error
+        raise UserError(f"tally {path}: unreadable ({error})") from error
     _check_units([row.unit for row in rows], units, path)
     return rows
 
@@ -167,9 +171,15 @@ def _parse_row(row: dict[str, str], categories: list[str], place: str) -> TallyR
 
     def whole(column: str) -> int:
         value = number(column)
-        if value != int(value):
+        if value != int(value) or value < 0:
             raise UserError(f"{place}: {column} {row[column]!r}, expected a whole number")
         return int(value)
+
+    def score(column: str) -> float:
+        value = number(column)
+        if not 0 <= value <= 1:
+            raise UserError(f"{place}: {column} {row[column]!r}, expected an IoU from 0 to 1")
+        return value
 
     scores = {
         category: CategoryScore(
@@ -177,17 +187,17 @@ def _parse_row(row: dict[str, str], categories: list[str], place: str) -> TallyR
             whole(f"{category}-truth"),
             whole(f"{category}-activation"),
             whole(f"{category}-intersect"),
-            number(f"{category}-iou"),
+            score(f"{category}-iou"),
         )
         for category in categories
     }
-    return TallyRow(whole("unit"), row["category"] or "", row["label"] or "", number("score"), scores)
+    return TallyRow(whole("unit"), row["category"] or "", row["label"] or "", score("score"), scores)
 
 
 def _check_units(found: list[int], units: int | None, path: str | os.PathLike) -> None:
-    if len(set(found)) != len(found):
-        twice = next(unit for unit in found if found.count(unit) > 1)
-        raise UserError(f"tally {path}: unit {twice} has more than one row")
+    twice = [unit for unit, rows in Counter(found).items() if rows > 1]
+    if twice:
+        raise UserError(f"tally {path}: unit {twice[0]} has more than one row")
     if units is not None and set(found) != set(range(1, units + 1)):
         span = f"{min(found)} to {max(found)}" if found else "none"
         raise UserError(

@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from util.cli import UserError
+from util.cli import Terminated, UserError
+from util.files import regular_file
+
+MOST_BYTES = 1 << 26  # of a quantile.npy: eight times the units
 
 
 class LargestActivations:
@@ -72,12 +75,21 @@ class LargestActivations:
 
 def read_thresholds(path: str | os.PathLike, units: int) -> np.ndarray:
     """Read a quantile.npy that the user gives, (U,). Raises UserError if it is unreadable or of another shape."""
+    regular_file(path, "quantile file", MOST_BYTES)
     try:
-        thresholds = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        # Mapped, an array that is larger than its file is refused before it takes memory.
+        thresholds = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Terminated:
+        raise
+    except Exception as error:  # a damaged file can fail anywhere in NumPy's reader
         raise UserError(f"quantile file {path}: not a readable .npy file of numbers ({error})") from error
-    if not isinstance(thresholds, np.ndarray) or thresholds.shape != (units,):
-        raise UserError(f"quantile file {path}: shape {np.shape(thresholds)}, expected ({units},), a number per unit")
-    if thresholds.dtype.kind not in "fiu" or not np.isfinite(thresholds).all():
-        raise UserError(f"quantile file {path}: expected finite numbers only")
-    return thresholds.astype(np.float64)
+    if not isinstance(thresholds, np.ndarray):
+        raise UserError(f"quantile file {path}: an archive of arrays, expected a .npy file of numbers")
+    if thresholds.shape != (units,):
+        raise UserError(f"quantile file {path}: shape {thresholds.shape}, expected ({units},), a number per unit")
+    if thresholds.dtype.kind in "fiu":
+        with np.errstate(over="ignore"):
+            numbers = np.array(thresholds, np.float64)
+        if np.isfinite(numbers).all():
+            return numbers
+    raise UserError(f"quantile file {path}: expected finite numbers only")

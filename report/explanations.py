@@ -1,12 +1,10 @@
 """The pages of an explanation: images, classes and their routes, units, and whether it holds."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
@@ -16,8 +14,10 @@ from explain.naming import class_name, unit_name
 from explain.records import FaithfulnessRecord, Report, RoutesRecord, UnitRecord
 from report.cards import card
 from report.figures import faithfulness_graph
-from report.pages import file_name, write_page
+from report.pages import file_name, link_to, write_page
+from util.cli import UserError
 from util.files import atomic_write
+from util.text import printable
 
 NAVIGATION = [
     ("explain.html", "Images"),
@@ -25,6 +25,10 @@ NAVIGATION = [
     ("units.html", "Units"),
     ("faithfulness.html", "Does it hold?"),
 ]
+
+
+# What lies in the folders of a report: a new report does not keep these files.
+REPLACEABLE = r"class/[^/]+\.html|vis/(cam_\d+\.jpg|routes\.png|\.lock)"
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Pages:
         faithfulness: faithfulness.json.
         units: every unit of the network, in order.
         threshold: IoU below which a unit's name is greyed.
-        dissection: Network Dissection's page of the layer, which the pages link to; None if there is none.
+        dissection: Network Dissection's page of the layer, which the pages link to, as a path from the report's
+            folder; None if there is none.
     """
 
     report: Report
@@ -45,24 +50,35 @@ class Pages:
     faithfulness: FaithfulnessRecord
     units: Sequence[UnitRecord]
     threshold: float
-    dissection: Path | None = None
+    dissection: str | None = None
 
 
 def write_report(folder: Path, pages: Pages) -> None:
-    """Write explain.json, routes.json, faithfulness.json, and all pages, into a folder."""
+    """Write explain.json, routes.json, faithfulness.json, and all pages, into a folder.
+
+    Raises:
+        UserError: if a number is not finite, which JSON has no word for, or the folder is not writable.
+    """
     for name, data in (
         ("explain", pages.report),
         ("routes", pages.routes),
         ("faithfulness", pages.faithfulness),
     ):
+        try:
+            text = json.dumps(data, indent=1, allow_nan=False)
+        except ValueError as error:
+            raise UserError(
+                f"{name}.json: not all numbers are finite: weights or features are too large for float32"
+            ) from error
         with atomic_write(folder / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps(data, indent=1), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
     write_pages(folder, pages)
 
 
 def write_pages(folder: Path, pages: Pages) -> None:
     """Write explain.html, classes.html, class/<name>.html, units.html and faithfulness.html into a folder."""
-    report, common = pages.report, {"pages": NAVIGATION, "threshold": pages.threshold}
+    report = pages.report
+    common = {"pages": NAVIGATION, "threshold": pages.threshold, "notices": report.get("notices", [])}
     images = [card(image, place) for place, image in enumerate(report["images"])]
     known = [image for image in images if image["verdict"]]
     write_page(
@@ -90,7 +106,6 @@ def write_pages(folder: Path, pages: Pages) -> None:
 def _write_units_page(folder: Path, pages: Pages, files: dict[int, str], common: dict[str, Any]) -> None:
     served = {unit["unit"]: unit["classes"] for unit in pages.routes["units"]}
     units = [{**unit, "classes": served.get(unit["unit"], [])} for unit in pages.units]
-    link = pages.dissection and Path(os.path.relpath(pages.dissection, folder)).as_posix()
     write_page(
         folder / "units.html",
         "units.html",
@@ -98,7 +113,7 @@ def _write_units_page(folder: Path, pages: Pages, files: dict[int, str], common:
         units=sorted(units, key=lambda unit: -len(unit["classes"])),
         routes=pages.routes,
         files=files,
-        dissection=link,
+        dissection=pages.dissection,
     )
 
 
@@ -132,13 +147,13 @@ def _write_class_pages(
         columns=columns,
         matrix_rows=[
             {
-                "name": class_name(row["name"]),
-                "file": quote(files[row["class"]]),
+                "name": printable(class_name(row["name"])),
+                "file": link_to(files[row["class"]]),
                 "units": {unit["unit"]: round(unit["frequency"], 4) for unit in row["units"]},
             }
             for row in rows
         ],
-        matrix_columns=[{"unit": unit["unit"], "name": unit_name(unit)} for unit in columns],
+        matrix_columns=[{"unit": unit["unit"], "name": printable(unit_name(unit))} for unit in columns],
     )
     for row in routes["classes"]:
         write_page(

@@ -50,11 +50,12 @@ def heat_overlays(image: np.ndarray, maps: torch.Tensor, strengths: list[float])
     """
     height, width, _ = image.shape
     overlays = []
+    darkened, jet = _IMAGE_WEIGHT * image, matplotlib.colormaps["jet"](np.arange(256))[:, :3] * 255  # (256, 3)
     for heat, strength in zip(_enlarged(maps, height, width), strengths, strict=True):
         spread = heat.max() - heat.min()
         scaled = (heat - heat.min()) / spread if spread > 0 else np.zeros_like(heat)
-        jet = matplotlib.colormaps["jet"](scaled)[..., :3] * 255  # (H, W, 3)
-        blend = _IMAGE_WEIGHT * image + _HEAT_WEIGHT * max(0.0, strength) * jet
+        heats = _HEAT_WEIGHT * max(0.0, strength) * jet  # (256, 3)
+        blend = darkened + heats[np.minimum((scaled * 256).astype(np.uint16), 255)]
         overlays.append(blend.round().clip(0, 255).astype(np.uint8))
     return overlays
 

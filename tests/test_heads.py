@@ -8,8 +8,8 @@ from torch.testing import assert_close
 
 from explain.images import explain_images
 from explain.naming import Names
-from explain.records import terms_of
 from explain.routes import routes_of
+from explain.terms import terms_of
 from models import build_model, head_of, load_snapshot
 from models.backbones import head_name
 from models.dynamic_k import DynamicKLinear

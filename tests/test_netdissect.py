@@ -13,7 +13,8 @@ from netdissect.activity import ActiveMaps, LayerActivity, LayerSummary, StoredM
 from netdissect.broden import Broden
 from netdissect.chance import chance_scores, chance_summary, pairings
 from netdissect.counting import count
-from netdissect.features import map_sizes, preprocess_imagenet, preprocess_netdissect, stream_features
+from netdissect.features import preprocess_imagenet, preprocess_netdissect, stream_features
+from netdissect.layout import MapLayout, find_layouts
 from netdissect.tally import TallyRow, interpretable, read_tally, tally_rows, unique_detectors, write_tally
 from netdissect.thresholds import LargestActivations, read_thresholds
 from report.overlays import darken_outside, outline
@@ -259,7 +260,7 @@ def test_threshold_files(tmp_path):
         ("short", r"expected \(3,\)"),
         ("nan", "finite"),
         ("pickled", "not a readable"),
-        ("no", "No such file"),
+        ("no", "no such file"),
     ):
         with pytest.raises(UserError, match=message):
             read_thresholds(tmp_path / f"{name}.npy", 3)
@@ -280,14 +281,15 @@ def test_features_keep_each_images_own_size(tmp_path):
     broden = Broden(write_broden(tmp_path / "broden", CATEGORIES, LABELS, images))
     model = nn.Sequential(nn.AvgPool2d(2), nn.Flatten())
     maps = {}
-    for indices, outputs in stream_features(model, ["0"], broden, batch_size=3):
+    layouts = find_layouts(model, ["0"], 8, 6)
+    for indices, outputs in stream_features(model, layouts, broden, batch_size=3):
         maps.update(zip(indices, outputs["0"], strict=True))
     assert [maps[index].shape for index in range(3)] == [(3, 2, 3), (3, 4, 3), (3, 2, 3)]
     np.testing.assert_allclose(maps[1][0], (8 - 124.6901) / 57.12, rtol=1e-5)
     assert broden.largest_image() == (8, 6)
-    assert map_sizes(model, ["0"], 8, 6) == {"0": (3, 12)}
+    assert layouts == {"0": MapLayout(units=3, positions=12)}
     with pytest.raises(UserError, match=r"layer 1: its output is \(.*\), expected maps"):
-        list(stream_features(model, ["1"], broden))
+        list(stream_features(model, {"1": MapLayout(36, 1)}, broden))
     assert not model[1]._forward_hooks
 
 

@@ -258,7 +258,7 @@ BAD_SETTINGS_OF_DISSECTING = [
     ({"model_file": "none"}, "expected one of them at least"),
     ({"data_directory": "nowhere"}, "data directory nowhere: no such folder"),
     ({"feature_names": "layer9"}, "layer 'layer9': the model has conv1"),
-    ({"quantile_file": "no.npy"}, "quantile file no.npy: not a readable"),
+    ({"quantile_file": "no.npy"}, "quantile file no.npy: no such file"),
     ({"num_classes": "9"}, "NUM_CLASSES = 9: .* has 3 classes"),
     ({"topk": "600"}, "K = 600: resnet18_fc_ma has 512"),
     ({"categories": "smell"}, "category 'smell': .* has object, scene"),

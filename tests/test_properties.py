@@ -9,8 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import demo
-from explain.inputs import pick_indices
+from explain.inputs import pick_figure, pick_indices
 from models import parse_mark
 from netdissect import main as dissection
 from netdissect.broden import Broden
@@ -135,7 +134,7 @@ def test_any_bytes_as_a_label_map(broden, tmp_path, content, cut):
 def test_any_images_flag(text, count):
     indices = answers_or_one_line(pick_indices, text, count)
     assert indices is None or (indices and all(0 <= index < count for index in indices))
-    places = answers_or_one_line(demo.pick_figure, text, count)
+    places = answers_or_one_line(pick_figure, text, count)
     assert places is None or all(0 <= place < count for place in places)
 
 

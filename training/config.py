@@ -2,10 +2,9 @@
 
 import importlib.util
 import math
-import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import torch
 
@@ -15,6 +14,8 @@ from loader.datasets import Schedule
 from models import DENSE_MARK, build_model, has_dynamic_k, mark_of, model_names, parse_mark
 from util import distributed
 from util.cli import UserError, check_ranges
+from util.files import regular_file
+from util.made_of import MadeOf
 
 KEEP = 10  # snapshots of a run that are kept, beside the best
 RANGES = {
@@ -92,8 +93,8 @@ class TrainConfig:
         if self.finetune and self.resume not in (None, "auto"):
             raise UserError("--resume and --finetune: expected one of them")
         for path in (self.finetune, self.resume):
-            if path not in (None, "auto") and not os.path.isfile(path):
-                raise UserError(f"snapshot {path}: no such file")
+            if path not in (None, "auto"):
+                regular_file(path, "snapshot")
         if self.tensorboard and importlib.util.find_spec("tensorboard") is None:
             raise UserError("--tensorboard: the package is not installed; `pip install tensorboard` brings it")
         self._check_k()
@@ -111,7 +112,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Plan:
-    """What must be the same for a run to be resumed. Snapshots hold it as a dict.
+    """What must be the same for a run to be resumed. Snapshots hold it as a flat dict, its `record`.
 
     Attributes:
         epochs: in all.
@@ -120,6 +121,7 @@ class Plan:
         lr: largest learning rate.
         seed: of order and crops.
         k_schedule: as in `TrainConfig`.
+        made_of: what the run is made of, as of `training.identity.made_of_run`.
     """
 
     epochs: int
@@ -128,6 +130,13 @@ class Plan:
     lr: float
     seed: int
     k_schedule: str | None
+    made_of: MadeOf = field(default_factory=dict)
+
+    @property
+    def record(self) -> MadeOf:
+        """All of it as one flat dict."""
+        numbers = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "made_of"}
+        return {**numbers, **self.made_of}
 
 
 def make_plan(config: TrainConfig, schedule: Schedule, images: int) -> Plan:

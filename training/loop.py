@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,19 +18,18 @@ from loader.datasets import DataSource, find_dataset
 from loader.images import train_transform, val_transform
 from loader.splits import Images
 from models.heads import predict, times_voted
-from models.snapshot import load_pretrained
+from models.snapshot import is_text, load_pretrained, shown
 from training.config import Plan, TrainConfig, make_plan
 from training.dry_run import dry_run
 from training.epoch import NonFiniteLoss, Sums, evaluate_features, train_one_epoch
+from training.identity import made_of_run
+from training.resume import Checkpoint, check_plan, find_resume, restore
 from training.runs import (
-    Checkpoint,
     EpochRecord,
     Run,
-    find_resume,
     log,
     remove_old_snapshots,
     report_epoch,
-    restore,
     save_epoch,
     save_interrupted,
     scalar_writer,
@@ -38,7 +37,7 @@ from training.runs import (
 )
 from training.state import TrainState, create_state
 from util import distributed
-from util.cli import Terminated, catch_sigterm
+from util.cli import Terminated, UserError, catch_sigterm
 from util.device import describe_device, pick_amp, pick_device
 from util.files import display_path
 
@@ -94,17 +93,21 @@ def train_and_evaluate(
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
     source = source or find_source(config)
+    check_names(source)
     data, plan = load_data(config, source, device)
     model = (build_model or models.build_model)(config.arch, len(source.classes), config.topk)
     fresh = load_pretrained(model, config.finetune) if config.finetune else None
+    plan = replace(plan, made_of=made_of_run(config, source, data.train_set, models.head_of(model)))
     state = create_state(model, plan, source.spec.training, device, pick_amp(config.amp, device), config.compile)
     run = Run(config, plan, source, Path(workdir))
-    checkpoint = find_resume(config.resume, run)
-    partial = restore(state, checkpoint, plan) if checkpoint else {}
-    with run.opened(state.epoch):
+    checkpoint, partial = find_resume(config.resume, run), {}
+    if checkpoint:
+        run = replace(run, plan=check_plan(checkpoint, plan, finetune=config.finetune is not None))
+        partial = restore(state, checkpoint, run.plan)
+    with run.opened():
         log_start(run, state, data, fresh)
         if checkpoint:
-            log_resumed(checkpoint, state, partial)
+            log_resumed(checkpoint, run, state, partial)
         if config.dry_run:
             data.train_set.transform = train_transform(source.spec)
             return dry_run(run, state, data.train_set, data.val_set, data.options)
@@ -115,6 +118,14 @@ def find_source(config: TrainConfig) -> DataSource:
     """The data set that a config names; the main process renders the embedded one if it is not there."""
     with distributed.main_process_first():
         return find_dataset(config.dataset, config.data, ROOT)
+
+
+def check_names(source: DataSource) -> None:
+    """Raises UserError for class names that a snapshot cannot hold, before work is spent on it."""
+    for kind, name in [("data set", source.name), *(("class", name) for name in source.classes)]:
+        if not is_text(name):
+            of = f" of data set {source.name}" if kind == "class" else ""
+            raise UserError(f"{kind} {name!r}{of}: its name is not UTF-8, which snapshots need; rename the folder")
 
 
 def load_data(config: TrainConfig, source: DataSource, device: torch.device) -> tuple[TrainingData, Plan]:
@@ -145,8 +156,14 @@ def train_epochs(run: Run, state: TrainState, data: TrainingData, partial: dict[
             line, tested = train_and_validate(run, state, data, partial, stop)
             partial = {}
             if distributed.is_main_process():
+                if not run.results.is_dir():
+                    save_epoch(run, state, tested)
+                    raise UserError(
+                        f"{run.results}: removed while the run was writing to it; --resume auto continues after "
+                        f"epoch {epoch}"
+                    )
                 # First the line, then the snapshot: a resumed run drops the lines of epochs that it repeats.
-                lines = report_epoch(run.results, line, run.plan.epochs)
+                lines = report_epoch(run, line)
                 if write_scalars:
                     write_scalars(lines[-1])
                 save_epoch(run, state, tested)
@@ -250,8 +267,13 @@ def log_start(run: Run, state: TrainState, data: TrainingData, fresh: Sequence[s
         log.info("weights of %s; freshly initialised: %s", config.finetune, ", ".join(fresh) or "none")
 
 
-def log_resumed(checkpoint: Checkpoint, state: TrainState, partial: dict[str, Any]) -> None:
-    """Say what the run resumes from, and which newer snapshots it could not use."""
+def log_resumed(checkpoint: Checkpoint, run: Run, state: TrainState, partial: dict[str, Any]) -> None:
+    """Say what the run resumes from, which later snapshots it could not use, and what it cannot know."""
     for reason in checkpoint.unusable:
         log.warning("%s: taking the one before", reason)
+    if unknown := checkpoint.unknown(run.plan):
+        log.warning("%s does not say %s of its run: not compared", checkpoint.path, ", ".join(unknown))
+    was = checkpoint.training.get("amp", str(state.amp))
+    if was != str(state.amp):
+        log.warning("so far it was trained with autocast to %s, from now on to %s", shown(was), state.amp)
     log.info("resumed from %s in epoch %d, step %d", checkpoint.path, state.epoch, partial.get("steps", 0))

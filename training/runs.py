@@ -5,11 +5,12 @@ In a run of several processes all of them read these files, and the main one wri
 
 import json
 import logging
+import os
 import statistics
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -20,15 +21,18 @@ from matplotlib.figure import Figure
 import settings
 from loader.datasets import DataSource
 from models.backbones import head_name
-from models.snapshot import load_state, read_checkpoint, run_name, save_snapshot, snapshots_of
+from models.snapshot import LARGEST, epoch_of, run_name, save_snapshot, snapshots_of
 from training.config import Plan, TrainConfig, k_of_epochs
 from training.state import TrainState
 from util import distributed
 from util.cli import UserError
-from util.files import atomic_write, lock_folder, writing
+from util.files import atomic_write, display_path, lock_folder, regular_file, writing
+from util.made_of import MadeOf, differences, read_companion, write_companion
 from util.plots import STYLES, save_figure
+from util.text import PrintableFormatter
 
 INTERRUPTED = "interrupted.pth"  # the snapshot of a run that was told to stop in mid-epoch
+EARLIER = "earlier"  # the folder in a run's own that gets the snapshots of an earlier run of its name
 SUMMARY_EPOCHS = 10  # the final summary averages the last ten validations, as the paper reports them
 
 log = logging.getLogger("train")
@@ -79,8 +83,8 @@ class Run:
         return k_of_epochs(self.config.k_schedule, self.config.topk, self.plan.epochs)[epoch]
 
     @contextmanager
-    def opened(self, epoch: int) -> Iterator[None]:
-        """Within the block the run's folder is this run's only, and its log is open, from `epoch` on.
+    def opened(self) -> Iterator[None]:
+        """Within the block the run's folder is this run's only, and its log is open.
 
         A dry run logs to the terminal only, and touches no folder.
         """
@@ -88,7 +92,7 @@ class Run:
             if distributed.is_main_process() and not self.config.dry_run:
                 held.enter_context(lock_folder(self.results))
                 remove_partial_files(self)
-            held.enter_context(open_log(None if self.config.dry_run else self.results, before=epoch))
+            held.enter_context(open_log(None if self.config.dry_run else self.results))
             yield
 
 
@@ -120,84 +124,6 @@ class EpochRecord(TypedDict, total=False):
     dead_units: float
 
 
-# --- resuming -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A snapshot to resume from.
-
-    Attributes:
-        path: of the file.
-        content: of the file.
-        unusable: why newer snapshots were not taken.
-    """
-
-    path: Path
-    content: dict[str, Any]
-    unusable: list[str]
-
-
-def find_resume(resume: str | None, run: Run) -> Checkpoint | None:
-    """The snapshot to resume from: the given one, or with 'auto' the run's newest readable one; None: start anew.
-
-    Raises:
-        UserError: if there are snapshots, and none can be read.
-    """
-    if resume is None:
-        return None
-    if resume != "auto":
-        return Checkpoint(Path(resume), read_checkpoint(resume), [])
-    paths = [*snapshots_of(run.snapshots), *run.snapshots.glob(INTERRUPTED)]
-    unusable: list[str] = []
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        try:
-            return Checkpoint(path, read_checkpoint(path), unusable)
-        except UserError as error:
-            unusable.append(str(error))
-    if unusable:
-        raise UserError(f"--resume auto: none of the {len(unusable)} snapshots can be read; {unusable[0]}")
-    return None
-
-
-def restore(state: TrainState, checkpoint: Checkpoint, plan: Plan) -> dict[str, Any]:
-    """Put a state back to where a run was.
-
-    No random state is needed: order and crops of an epoch follow from the seed, and nothing else is random.
-
-    Returns:
-        the `Sums`, as a dict, of the epoch's earlier batches; empty at the beginning of an epoch.
-
-    Raises:
-        UserError: if the snapshot is not of a run of this plan, or of one that has ended.
-    """
-    path, content = checkpoint.path, checkpoint.content
-    if "training" not in content:
-        raise UserError(f"snapshot {path} has no optimizer state to resume from: start from its weights by --finetune")
-    training = content["training"]
-    parts = ("plan", "sums", "optimizer", "scheduler", "scaler")
-    if not isinstance(training, dict) or any(not isinstance(training.get(part), dict) for part in parts):
-        raise UserError(f"snapshot {path}: its optimizer state is not one of train.py's")
-    wanted, found = asdict(plan), training["plan"]
-    other = [key for key in wanted if found.get(key) != wanted[key]]
-    if other:
-        was, asked = (", ".join(f"{key} {values.get(key)}" for key in other) for values in (found, wanted))
-        raise UserError(f"snapshot {path} is of a run with {was}, not {asked}: it cannot be resumed so")
-    load_state(state.model, content["state_dict"], path)
-    sums = training["sums"]
-    state.epoch = content["epoch"] if sums else content["epoch"] + 1
-    if state.epoch == plan.epochs:
-        raise UserError(f"snapshot {path} is the last of its {plan.epochs} epochs: nothing is left to train")
-    state.best = content["best_prec1"]
-    fused = [group["fused"] for group in state.optimizer.param_groups]  # by this device, not by the snapshot's
-    state.optimizer.load_state_dict(training["optimizer"])
-    for group, own in zip(state.optimizer.param_groups, fused, strict=True):
-        group["fused"] = own
-    state.scheduler.load_state_dict(training["scheduler"])
-    state.scaler.load_state_dict(training["scaler"])
-    return sums
-
-
 # --- snapshots ----------------------------------------------------------------------------------------------------
 
 
@@ -205,11 +131,26 @@ def save_epoch(run: Run, state: TrainState, tested: dict[str, float]) -> None:
     """Write the snapshot of an epoch's end."""
     accuracy = {"prec1": tested["top1"], "prec5": tested["top5"]}
     save_snapshot(run.snapshot(state.epoch), _snapshot(run, state, accuracy, {}))
+    set_aside_later(run, state.epoch + 1)
 
 
 def save_interrupted(run: Run, state: TrainState, sums: dict[str, float]) -> None:
     """Write the snapshot of a run that stops in mid-epoch; `sums` are the epoch's so far."""
     save_snapshot(run.interrupted, _snapshot(run, state, {}, sums))
+    set_aside_later(run, state.epoch)
+
+
+def set_aside_later(run: Run, epoch: int) -> None:
+    """Move the snapshots from `epoch` on, which this run has not reached: an earlier run of its name left them."""
+    later = [path for path in snapshots_of(run.snapshots) if epoch_of(path) >= epoch]
+    if not later:
+        return
+    folder = run.snapshots / EARLIER
+    with writing(folder / later[0].name):
+        folder.mkdir(exist_ok=True)
+        for path in later:
+            os.replace(path, folder / path.name)
+    log.info("moved %d snapshots of an earlier run to %s", len(later), display_path(folder))
 
 
 def _snapshot(run: Run, state: TrainState, accuracy: dict[str, float], sums: dict[str, float]) -> dict[str, Any]:
@@ -230,7 +171,8 @@ def _snapshot(run: Run, state: TrainState, accuracy: dict[str, float], sums: dic
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
         "training": {
-            "plan": asdict(run.plan),
+            "plan": run.plan.record,
+            "amp": str(state.amp),
             "sums": sums,
             "optimizer": state.optimizer.state_dict(),
             "scheduler": state.scheduler.state_dict(),
@@ -269,20 +211,21 @@ class _LogFile(logging.FileHandler):
 
 
 @contextmanager
-def open_log(results: Path | None, before: int = 0) -> Iterator[None]:
+def open_log(results: Path | None) -> Iterator[None]:
     """Within the block, log to the terminal and to train.log in the run's folder; without a folder, to the terminal.
 
-    Lines of train.jsonl from epoch `before` on are removed. Only the main process of a run logs.
+    Only the main process of a run logs.
     """
     log.setLevel(logging.INFO if distributed.is_main_process() else logging.CRITICAL)
     log.propagate = False
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout)]
+    handlers[0].setFormatter(PrintableFormatter())
     if results is not None and distributed.is_main_process():
-        lines = [json.dumps(line) + "\n" for line in read_epochs(results) if line["epoch"] < before]
-        with atomic_write(results / "train.jsonl") as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
-        handlers.append(_LogFile(results / "train.log", encoding="utf-8"))
-        handlers[-1].setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        if (results / "train.log").exists():
+            regular_file(results / "train.log", "log")
+        with writing(results / "train.log"):
+            handlers.append(_LogFile(results / "train.log", encoding="utf-8"))
+        handlers[-1].setFormatter(PrintableFormatter("%(asctime)s %(message)s"))
     for handler in handlers:
         log.addHandler(handler)
     try:
@@ -295,27 +238,58 @@ def open_log(results: Path | None, before: int = 0) -> Iterator[None]:
 
 
 def read_epochs(results: Path) -> list[EpochRecord]:
-    """The lines of a run's train.jsonl; one that was cut short by a crash is skipped."""
-    file, epochs = results / "train.jsonl", []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else []:
-        with suppress(json.JSONDecodeError):
-            epochs.append(json.loads(line))
-    return epochs
+    """The lines of a run's train.jsonl, by epoch; one that was cut short by a crash, or is no record, is skipped."""
+    file = results / "train.jsonl"
+    epochs: dict[int, EpochRecord] = {}
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []:
+        with suppress(ValueError, RecursionError):
+            line = json.loads(text)
+            if _is_record(line):
+                epochs[line["epoch"]] = line
+    return [epochs[number] for number in sorted(epochs)]
 
 
-def report_epoch(results: Path, line: EpochRecord, epochs: int) -> list[EpochRecord]:
-    """Append an epoch's numbers to train.jsonl, draw curves.png, log a line. Returns all lines of the run."""
-    with writing(results / "train.jsonl"), open(results / "train.jsonl", "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-    lines = read_epochs(results)
-    write_curves(results / "curves.png", lines)
+def _is_record(line: Any) -> bool:
+    """Whether a line of train.jsonl is an epoch's."""
+    if not isinstance(line, dict) or type(line.get("epoch")) is not int or line["epoch"] < 0:
+        return False
+    needed = EpochRecord.__annotations__.keys() - {"topk"}
+    return all(type(line.get(name)) in (int, float) and abs(line[name]) <= LARGEST for name in needed)
+
+
+def report_epoch(run: Run, line: EpochRecord) -> list[EpochRecord]:
+    """Add an epoch's numbers to train.jsonl, draw curves.png, log a line.
+
+    Lines of this epoch and later ones, and of a run of another plan, are dropped: they are of an earlier run.
+
+    Returns:
+        all lines of the run.
+
+    Raises:
+        UserError: if the results cannot be written.
+    """
+    file, plan = run.results / "train.jsonl", run.plan.record
+    before = [] if _is_of_another_run(file, plan) else read_epochs(run.results)
+    lines = [*(earlier for earlier in before if earlier["epoch"] < line["epoch"]), line]
+    with atomic_write(file) as temporary:
+        temporary.write_text("".join(json.dumps(each) + "\n" for each in lines), encoding="utf-8")
+    write_companion(file, plan)
+    write_curves(run.results / "curves.png", lines)
     log.info(
-        f"epoch {line['epoch']}/{epochs - 1}: loss {line['train_loss']:.3f}, val loss {line['val_loss']:.3f}, "
+        f"epoch {line['epoch']}/{run.plan.epochs - 1}: loss {line['train_loss']:.3f}, val loss {line['val_loss']:.3f}, "
         f"val top-1 {line['val_top1']:.2f} %, top-5 {line['val_top5']:.2f} %, "
         f"{line['units_per_example']:.1f} units per example, {line['dead_units']:.0f} dead, lr {line['lr']:.2g}, "
         f"{line['images_per_second']:.0f} images/s"
     )
     return lines
+
+
+def _is_of_another_run(file: Path, plan: MadeOf) -> bool:
+    """Whether the record beside a file says so; without one that can be read, its origin is unknown."""
+    with suppress(UserError):
+        made_of = read_companion(file)
+        return made_of is not None and bool(differences(made_of, plan))
+    return False
 
 
 def write_curves(path: Path, epochs: list[EpochRecord]) -> None:

@@ -1,5 +1,6 @@
 """What changes while a network is trained, as one object."""
 
+import warnings
 from dataclasses import dataclass
 from typing import cast
 
@@ -89,6 +90,21 @@ def create_state(
         amp=amp,
         compiled=compiled,
     )
+
+
+def lr_after(scheduler: LRScheduler, steps: int) -> float:
+    """The learning rate that a scheduler of `build_scheduler` has after that many steps, up to rounding."""
+    if isinstance(scheduler, MultiStepLR):
+        passed = sum(times for milestone, times in scheduler.milestones.items() if milestone <= steps)
+        return float(scheduler.base_lrs[0] * scheduler.gamma**passed)
+    now = scheduler.last_epoch
+    scheduler.last_epoch = steps
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it expects to be asked by its own step only
+            return float(scheduler.get_lr()[0])
+    finally:
+        scheduler.last_epoch = now
 
 
 def build_scheduler(name: str, optimizer: torch.optim.Optimizer, steps: int) -> LRScheduler:

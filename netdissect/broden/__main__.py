@@ -13,6 +13,7 @@ from pathlib import Path
 from netdissect.broden.build import build
 from netdissect.broden.check import check
 from util.cli import ArgumentParser, run
+from util.text import say
 
 
 def get_args_parser() -> ArgumentParser:
@@ -34,10 +35,11 @@ def main(arguments: list[str] | None = None) -> None:
     args = get_args_parser().parse_args(arguments)
     if args.command == "build":
         count = build(args.images, args.labels, args.names, args.output)
-        print(f"{args.output}: {count} images")
+        say(f"{args.output}: {count} images")
         return
     faults = check(args.directory)
-    print("\n".join(faults) if faults else f"{args.directory}: no faults")
+    for line in faults or [f"{args.directory}: no faults"]:
+        say(line)
     sys.exit(1 if faults else 0)
 
 

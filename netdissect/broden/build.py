@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from loader.images import open_image
-from netdissect.broden.reader import MOST_LABELS, check_category, read_table
+from netdissect.broden.label_maps import INTEGERS, open_label_map
+from netdissect.broden.reader import MOST_AREA, MOST_LABELS, check_category, read_table
 from netdissect.broden.writer import BrodenWriter
 from util.cli import UserError, parse_int
 from util.progress import progress
@@ -82,7 +82,8 @@ def _read_maps(labels: Path, stem: str, by_category: dict[str, dict[int, str]], 
 
 
 def _read_integers(path: Path) -> np.ndarray:
-    with open_image(path, "label map") as image:
-        if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
-            raise UserError(f"{path}: mode {image.mode}, expected a PNG of integers (8 or 16 bit, grey or palette)")
+    with open_label_map(path, INTEGERS) as image:
+        width, height = image.size
+        if width * height > MOST_AREA:
+            raise UserError(f"{path}: {width} x {height} pixels, expected at most {MOST_AREA:,} together")
         return np.asarray(image).astype(np.int64)

@@ -10,11 +10,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from loader.images import image_size, open_image, read_image
+from loader.broden_format import INDEX_COLUMNS
+from loader.images import image_size, read_image
+from netdissect.broden.label_maps import RGB, open_label_map
 from util.cli import UserError, parse_float, parse_int
+from util.files import regular_file
 
 TEST_SAMPLE = 64  # images of TEST_MODE
 MOST_PIXELS = 8192  # of a label map's side: Broden's have 112
+MOST_AREA = 2**25  # pixels of a label map, and of an image's maps together twice as many: what fits into memory
+MOST_BYTES = 1 << 30  # of a table: Broden's index has 20 MB
 MOST_LABELS = 255 + 256 * 255  # the greatest number that a label map can have
 
 
@@ -127,13 +132,11 @@ class Broden:
         Raises:
             UserError: if it is not readable, of another size than `row` says, or has a label that label.csv lacks.
         """
-        with open_image(path, "label map") as image:
-            if image.mode not in ("RGB", "RGBA"):
-                raise UserError(f"label map {path}: mode {image.mode}, expected RGB (label = R + 256 * G)")
+        with open_label_map(path, RGB) as image:
+            if image.size != (row.width, row.height):  # before the pixels are decoded
+                width, height = image.size
+                raise UserError(f"label map {path}: {width} x {height} pixels, index says {row.width} x {row.height}")
             numbers = decode_labels(np.asarray(image))
-        if numbers.shape != (row.height, row.width):
-            height, width = numbers.shape
-            raise UserError(f"label map {path}: {width} x {height} pixels, index says {row.width} x {row.height}")
         if numbers.size and numbers.max() >= len(self.names):
             raise UserError(f"label map {path}: label {numbers.max()} is not in {self.directory / 'label.csv'}")
         return numbers
@@ -167,8 +170,12 @@ class Broden:
     def _read_primary(self) -> np.ndarray:
         coverage = np.zeros((len(self.categories), len(self.names)))
         for category, name in enumerate(self.categories):
+            listed = set()
             for place, row in read_table(self.directory / f"c_{name}.csv", ["number", "coverage"]):
                 number = _integer(row["number"], place, "number")
+                if number in listed:
+                    raise UserError(f"{place}: label {number} is there already")
+                listed.add(number)
                 if number >= len(self.names):
                     raise UserError(f"{place}: label {number} is not in {self.directory / 'label.csv'}")
                 covered = parse_float(row["coverage"])
@@ -179,39 +186,67 @@ class Broden:
         return len(self.categories) - 1 - coverage[::-1].argmax(0)  # the last of equal ones
 
     def _read_index(self, index_file: str, check_files: bool) -> list[BrodenRow]:
+        path = self.directory / index_file
         rows = []
-        for place, row in read_table(self.directory / index_file, ["image", "sh", "sw", *self.categories]):
-            scalars, maps = [], []
-            for category, name in enumerate(self.categories):
-                for entry in filter(None, (part.strip() for part in row[name].split(";"))):
-                    number = parse_int(entry)
-                    if number is not None:
-                        if number >= len(self.names):
-                            raise UserError(f"{place}: label {entry} is not in {self.directory / 'label.csv'}")
-                        scalars.append((category, number))
-                    else:
-                        maps.append((category, self._image_path(entry, place)))
+        lines: dict[str, int] = {}  # by image
+        for place, row in read_table(path, ["image", "sh", "sw", *self.categories]):
+            line = int(place.rsplit(" ", 1)[1])
+            first = lines.setdefault(os.path.normpath(row["image"]), line)
+            if first != line:
+                raise UserError(f"{path}, lines {first} and {line}: the same image {row['image']!r}, expected it once")
+            scalars, maps = self._parse_cells(row, place)
             if not maps and not any(number for _, number in scalars):
                 continue
             height, width = (_integer(row[column], place, column) for column in ("sh", "sw"))
-            if not (1 <= height <= MOST_PIXELS and 1 <= width <= MOST_PIXELS):
-                raise UserError(f"{place}: sh {height}, sw {width}, expected 1 to {MOST_PIXELS}")
+            _check_size(height, width, len(maps), place)
             file = self._image_path(row["image"], place)
-            for path in (file, *(path for _, path in maps)):
-                if check_files and not os.path.isfile(path):  # False too for a name that no file can have
-                    raise UserError(f"{place}: {path} is missing")
+            for needed in (file, *(map_path for _, map_path in maps)):
+                if check_files and not os.path.isfile(needed):  # False too for a name that no file can have
+                    raise UserError(f"{place}: {needed} is missing")
             height_stated, width_stated = (parse_int(row.get(column)) for column in ("ih", "iw"))
             image = None if height_stated is None or width_stated is None else (height_stated, width_stated)
-            line = int(place.rsplit(" ", 1)[1])
-            rows.append(BrodenRow(file, height, width, tuple(scalars), tuple(maps), line, image))
+            rows.append(BrodenRow(file, height, width, scalars, maps, line, image))
         if not rows:
-            raise UserError(f"{self.directory / index_file}: no image has a label of {', '.join(self.categories)}")
+            raise UserError(f"{path}: no image has a label of {', '.join(self.categories)}")
         return rows
+
+    def _parse_cells(
+        self, row: dict[str, str], place: str
+    ) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, Path], ...]]:
+        """The whole-image labels and the label maps of a row, as in `BrodenRow`."""
+        scalars: list[tuple[int, int]] = []
+        maps: list[tuple[int, Path]] = []
+        for category, name in enumerate(self.categories):
+            known: set[int | Path] = set()
+            for entry in filter(None, (part.strip() for part in row[name].split(";"))):
+                number = parse_int(entry)
+                if number is not None and number >= len(self.names):
+                    raise UserError(f"{place}: label {entry} is not in {self.directory / 'label.csv'}")
+                found = self._image_path(entry, place) if number is None else number
+                if found in known and number != 0:  # a cell may have several 0, which are no labels
+                    raise UserError(f"{place}: {name} has {entry!r} twice, expected it once")
+                known.add(found)
+                if isinstance(found, Path):
+                    maps.append((category, found))
+                else:
+                    scalars.append((category, found))
+        return tuple(scalars), tuple(maps)
 
     def _image_path(self, name: str, place: str) -> Path:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise UserError(f"{place}: {name!r}, expected a file in {self.directory / 'images'}")
         return self.directory / "images" / name
+
+
+def _check_size(height: int, width: int, maps: int, place: str) -> None:
+    """Raise UserError for label maps that are too large to be counted in memory."""
+    if not (1 <= height <= MOST_PIXELS and 1 <= width <= MOST_PIXELS):
+        raise UserError(f"{place}: sh {height}, sw {width}, expected 1 to {MOST_PIXELS}")
+    if height * width > MOST_AREA:
+        raise UserError(f"{place}: sh {height}, sw {width}, expected at most {MOST_AREA:,} pixels together")
+    if maps * height * width > 2 * MOST_AREA:
+        pixels = f"{maps} label maps of {width} x {height} pixels"
+        raise UserError(f"{place}: {pixels}, expected at most {2 * MOST_AREA:,} pixels together")
 
 
 def decode_labels(pixels: np.ndarray) -> np.ndarray:
@@ -221,31 +256,46 @@ def decode_labels(pixels: np.ndarray) -> np.ndarray:
 
 
 def check_category(name: str, place: str) -> None:
-    """Raise UserError, naming the place, for a category that cannot be part of a file name."""
+    """Raise UserError, naming the place, for a category that cannot be part of a file name or a column of its own."""
     if not re.fullmatch(r"[\w -]{1,64}", name):
         raise UserError(f"{place}: category {name!r}, expected letters, digits, spaces, - and _")
+    if name in INDEX_COLUMNS:
+        raise UserError(f"{place}: category {name!r}, expected none of {', '.join(INDEX_COLUMNS)}: index.csv has them")
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the rows of a CSV file by header name, each with its place, 'file, line n', for messages.
 
     Raises:
-        UserError: if the file is missing, unreadable or lacks one of `columns`.
+        UserError: if the file is missing, unreadable, too large, lacks one of `columns` or has a column twice.
     """
+    try:
+        regular_file(path, "table", MOST_BYTES)
+    except UserError as error:
+        raise UserError(str(error).removeprefix("table ")) from error  # as all messages about a table begin
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
-            missing = [column for column in columns if column not in (table.fieldnames or [])]
+            header = table.fieldnames or []
+            missing = [column for column in columns if column not in header]
             if missing:
                 raise UserError(f"{path}: no column {', '.join(missing)}; expected {', '.join(columns)}")
+            check_header(header, str(path))
             for row in table:
                 place = f"{path}, line {table.line_num}"
                 if any(row[column] is None for column in columns):
                     raise UserError(f"{place}: fewer cells than the header")
                 yield place, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else f"unreadable ({error})"
-        raise UserError(f"{path}: {reason}") from error
+        raise UserError(f"{path}: unreadable ({error})") from error
+
+
+def check_header(header: Sequence[str], place: str) -> None:
+    """Raise UserError for a column that is there twice: a reader by name would take the last one."""
+    named = [column for column in header if column]
+    twice = sorted({column for column in named if named.count(column) > 1}) if len(set(named)) < len(named) else []
+    if twice:
+        raise UserError(f"{place}: column {', '.join(map(repr, twice))} is there twice, expected it once")
 
 
 def _integer(text: str, place: str, column: str) -> int:

@@ -17,6 +17,7 @@ sys.path[0] = str(HERE.parent.parent)
 from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
 from util.cli import ArgumentParser, UserError, run
+from util.text import say
 
 URL = "http://netdissect.csail.mit.edu/data/"
 # MD5 of the archives. A public script that fetches broden1_224 checks this one; for the others none is known.
@@ -37,10 +38,10 @@ def fetch(name: str, folder: Path, url: str = URL, md5: str | None = None) -> Pa
     """
     target, archive = folder / name, folder / f"{name}.zip"
     if (target / "index.csv").is_file():
-        print(f"{target} already exists")
+        say(f"{target} already exists")
         return target
     if md5 is None:
-        print(f"no checksum of {archive.name} is known: unpacking it unchecked")
+        say(f"no checksum of {archive.name} is known: unpacking it unchecked")
     try:
         if not (md5 and check_integrity(archive, md5)):
             archive.unlink(missing_ok=True)  # left by an interrupted download
@@ -54,7 +55,7 @@ def fetch(name: str, folder: Path, url: str = URL, md5: str | None = None) -> Pa
     except (OSError, RuntimeError, BadZipFile) as error:  # RuntimeError: wrong checksum
         raise UserError(f"{url}{archive.name}: {error}") from error
     archive.unlink()
-    print(f"{target}: done; to check it: python3 -m netdissect.broden check {target}")
+    say(f"{target}: done; to check it: python3 -m netdissect.broden check {target}")
     return target
 
 

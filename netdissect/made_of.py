@@ -1,0 +1,115 @@
+"""What a tally and a cache were made of: the fields of `tally.made_of.json` and of a cache's key."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from models.snapshot import weights_fingerprint
+from netdissect.broden import Broden
+from netdissect.network import NetworkInfo
+from util.cli import UserError
+from util.files import last_name, regular_file
+from util.made_of import MOST_BYTES, MadeOf, fingerprint, read_companion
+
+FORMAT = 1  # of tally.made_of.json
+
+
+def of_activations(
+    model: nn.Module, layer: str, preprocess: str, quantile: float, thresholds: np.ndarray | None
+) -> MadeOf:
+    """What a layer's activations and thresholds depend on, but for the images.
+
+    Args:
+        model: the network.
+        layer: its name.
+        preprocess: a key of `features.PREPROCESS`.
+        quantile: share of its activations that exceed a unit's threshold.
+        thresholds: (U,) that were given in a quantile file; None: they are computed.
+    """
+    given = None if thresholds is None else hashlib.sha256(np.asarray(thresholds, np.float64).tobytes()).hexdigest()
+    return {
+        "weights": weights_fingerprint(model),
+        "layer": layer,
+        "preprocess": preprocess,
+        "quantile": quantile,
+        "quantile_file": given,
+    }
+
+
+def of_tally(activations: MadeOf, info: NetworkInfo, broden: Broden, iou_mode: str) -> MadeOf:
+    """The record of a tally, but for the fingerprint of the file itself, which `tally_fingerprint` makes.
+
+    Args:
+        activations: of `of_activations`.
+        info: of the network.
+        broden: images and labels.
+        iou_mode: 'lite' or 'original'.
+    """
+    network = {"arch": info.arch, "topk": info.topk}
+    data = {"data": last_name(broden.directory), "data_fingerprint": data_fingerprint(broden), "images": len(broden)}
+    return {"format": FORMAT, **network, **activations, **data, "categories": broden.categories, "iou_mode": iou_mode}
+
+
+def tally_fingerprint(path: str | os.PathLike) -> str:
+    """SHA-256 of a tally.csv, in which line ends do not count: it ties the record to the file."""
+    return fingerprint(Path(path).read_bytes().replace(b"\r\n", b"\n"))
+
+
+def read_made_of(path: str | os.PathLike) -> MadeOf | None:
+    """The record of the tally `path`; None if its origin is unknown, as of the authors' files.
+
+    Raises:
+        UserError: if the record is not readable, or is that of another tally.
+    """
+    made_of = read_companion(path)
+    if made_of is not None and made_of.get("tally") != tally_fingerprint(path):
+        raise UserError(f"tally {path}: the record beside it is of another tally; remove it, or dissect again")
+    return made_of
+
+
+def data_fingerprint(broden: Broden) -> str:
+    """SHA-256 of what a Broden folder's tables say, and of its version and seed if it was rendered.
+
+    It depends neither on where the folder lies nor on how a machine compresses images.
+    """
+    rows = [
+        (
+            _name(row.file, broden),
+            row.height,
+            row.width,
+            row.scalars,
+            [(k, _name(path, broden)) for k, path in row.maps],
+        )
+        for row in broden.rows
+    ]
+    return fingerprint(broden.categories, broden.names, broden.primary.tolist(), rows, _rendered(broden.directory))
+
+
+def files_fingerprint(broden: Broden) -> str:
+    """SHA-256 of the images' paths, in order, with the size and date of each file: of this folder on this machine.
+
+    Raises:
+        UserError: if an image was removed.
+    """
+    digest = hashlib.sha256()
+    for row in broden.rows:
+        about = os.stat(regular_file(row.file, "image"))
+        digest.update(f"{_name(row.file, broden)} {about.st_size} {about.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _name(path: Path, broden: Broden) -> str:
+    return path.relative_to(broden.directory).as_posix()
+
+
+def _rendered(directory: Path) -> tuple[object, object]:
+    """Version and seed in the manifest of a rendered folder; those of others are unknown."""
+    try:
+        manifest = json.loads(regular_file(directory / "manifest.json", "manifest", MOST_BYTES).read_text("utf-8"))
+    except (UserError, OSError, ValueError, RecursionError):
+        return None, None
+    return (manifest.get("version"), manifest.get("seed")) if isinstance(manifest, dict) else (None, None)
