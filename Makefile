@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-oldest lint shipped clean
+.PHONY: demo test test-oldest campaign lint shipped clean
 
 demo: $(VENV)/installed  ## explain the shipped network's predictions on the embedded scenes
 	$(BIN)/python demo.py
@@ -14,6 +14,10 @@ test: $(VENV)/installed-dev  ## the test suite
 
 test-oldest: .venv-oldest/installed  ## the test suite with the oldest supported versions
 	.venv-oldest/bin/python $(PYTEST)
+
+SEED := 1
+campaign: $(VENV)/installed-dev  ## 10,000 mutated inputs for all programs; findings in campaign.jsonl (hours; Linux)
+	$(BIN)/python tests/fuzz/campaign.py --inputs 10000 --seed $(SEED) --jobs 2 --report campaign.jsonl
 
 lint: $(VENV)/installed-dev  ## style, format and types
 	$(BIN)/ruff check .
@@ -25,7 +29,7 @@ shipped: $(VENV)/installed  ## retrain and dissect the shipped network (40 minut
 	$(BIN)/python train.py --mark t5 --dataset mini_places
 	$(BIN)/python -m models.export snapshot/pytorch_$(RUN)/epoch_23.pth snapshot/shipped/resnet18_d5a_mini_places.pth
 	$(BIN)/python netdissect/main.py --output_folder result/pytorch_$(RUN)/netdissect
-	cp result/pytorch_$(RUN)/netdissect/tally.csv snapshot/shipped/tally.csv
+	cp result/pytorch_$(RUN)/netdissect/tally.csv result/pytorch_$(RUN)/netdissect/tally.made_of.json snapshot/shipped/
 
 clean:  ## remove the environments and the rendered scenes (rendered again on first use)
 	rm -rf $(VENV) .venv-oldest data/mini_places data/mini_broden
