@@ -102,11 +102,27 @@ def test_label_maps_of_one_format(tmp_path, said):
     assert message.startswith(f"{tmp_path / 'map.png'}: not a readable label map (cannot identify image file")
 
 
-@pytest.mark.parametrize("error", [
-    struct.error("unpack"), NotImplementedError("pixel format"), ZeroDivisionError(), RuntimeError("x"), EOFError(),
-    KeyError(3), TypeError("x"), OverflowError("x"), MemoryError(), IndexError("x"), AttributeError("x"),
-    RecursionError("x"), AssertionError(), ValueError("two\nlines"), Image.DecompressionBombError("large"),
-], ids=lambda error: type(error).__name__)  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        struct.error("unpack"),
+        NotImplementedError("pixel format"),
+        ZeroDivisionError(),
+        RuntimeError("x"),
+        EOFError(),
+        KeyError(3),
+        TypeError("x"),
+        OverflowError("x"),
+        MemoryError(),
+        IndexError("x"),
+        AttributeError("x"),
+        RecursionError("x"),
+        AssertionError(),
+        ValueError("two\nlines"),
+        Image.DecompressionBombError("large"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_whatever_a_decoder_raises(tmp_path, said, monkeypatch, error):
     file = tmp_path / "image.png"
     Image.fromarray(NOISE).save(file)
@@ -261,15 +277,32 @@ def header(width, height):
     return b"\x89PNG\r\n\x1a\n" + start + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("content, reason", [
-    (header(50_000, 50_000), "Image size (2500000000 pixels) exceeds limit of 178956970 pixels, could be"),
-    (header(1, 100_000_000), "1 x 100000000 pixels, expected sides of 1 to 65535"),
-    (b"GIF89a" + struct.pack("<2H", 65_535, 65_535) + bytes(3) + b"," + struct.pack("<4H", 0, 0, 1, 1) + b"\0\2\0;",
-     "Image size (4294836225 pixels) exceeds limit"),
-    # A small screen with a frame that is large, or lies far outside.
-    (b"GIF89a" + struct.pack("<2H", 1, 1) + bytes(3) + b"," + struct.pack("<4H", 0, 0, 65_535, 65_535) + b"\0\2\0;",
-     "Image size (4294836225 pixels) exceeds limit"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (header(50_000, 50_000), "Image size (2500000000 pixels) exceeds limit of 178956970 pixels, could be"),
+        (header(1, 100_000_000), "1 x 100000000 pixels, expected sides of 1 to 65535"),
+        (
+            b"GIF89a"
+            + struct.pack("<2H", 65_535, 65_535)
+            + bytes(3)
+            + b","
+            + struct.pack("<4H", 0, 0, 1, 1)
+            + b"\0\2\0;",
+            "Image size (4294836225 pixels) exceeds limit",
+        ),
+        # A small screen with a frame that is large, or lies far outside.
+        (
+            b"GIF89a"
+            + struct.pack("<2H", 1, 1)
+            + bytes(3)
+            + b","
+            + struct.pack("<4H", 0, 0, 65_535, 65_535)
+            + b"\0\2\0;",
+            "Image size (4294836225 pixels) exceeds limit",
+        ),
+    ],
+)
 def test_bombs(tmp_path, said, content, reason):
     (tmp_path / "bomb.png").write_bytes(content)
     assert said(lambda: read_image(tmp_path / "bomb.png")).startswith(
@@ -330,26 +363,50 @@ def test_links_to_other_disks_are_followed(own_tree, tmp_path):
     assert len(images(linked, "val")) == 6
 
 
-@pytest.mark.parametrize("link, target, message", [
-    ("train/beach/up", "../..", "{tree}/train/beach/up: a link to {tree}, a folder around this class's"),
-    ("train/beach/up", "..", "{tree}/train/beach/up: a link to {tree}/train, a folder around this class's"),
-    ("train/beach/all", "/", "{tree}/train/beach/all: a link to /, a folder around this class's"),
-    ("train/more", ".", "{tree}/train/more: a link to {tree}/train, a folder around this class's"),
-    ("train/beach/v", "../../val/beach",
-     "{tree}/train/beach/v: a link into {tree}/val: an image must not be in both splits"),
-    ("train/beach/v.jpg", "../../val/beach/00000000.jpg",
-     "{tree}/train/beach/v.jpg: a link into {tree}/val: an image must not be in both splits"),
-    ("train/more", "../val/beach", "{tree}/train/more: a link into {tree}/val: an image must not be in both splits"),
-    ("train/beach/t", "../tundra",
-     "{tree}/train/beach/t/00000000.jpg and {tree}/train/tundra/00000000.jpg are one file: an image must have "
-     "one class"),
-    ("train/more", "beach",
-     "{tree}/train/beach/00000000.jpg and {tree}/train/more/00000000.jpg are one file: an image must have one class"),
-    ("train/beach/x.jpg", "/no/where", "image {tree}/train/beach/x.jpg: no such file"),
-    ("train/beach/x.jpg", "x.jpg", "image {tree}/train/beach/x.jpg: unreadable (Too many levels of symbolic links)"),
-    ("train/gone", "/no/where", "{tree}/train/gone: a link to nothing"),
-    ("train/beach/zero.jpg", "/dev/zero", "image {tree}/train/beach/zero.jpg: not a regular file, expected a file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "link, target, message",
+    [
+        ("train/beach/up", "../..", "{tree}/train/beach/up: a link to {tree}, a folder around this class's"),
+        ("train/beach/up", "..", "{tree}/train/beach/up: a link to {tree}/train, a folder around this class's"),
+        ("train/beach/all", "/", "{tree}/train/beach/all: a link to /, a folder around this class's"),
+        ("train/more", ".", "{tree}/train/more: a link to {tree}/train, a folder around this class's"),
+        (
+            "train/beach/v",
+            "../../val/beach",
+            "{tree}/train/beach/v: a link into {tree}/val: an image must not be in both splits",
+        ),
+        (
+            "train/beach/v.jpg",
+            "../../val/beach/00000000.jpg",
+            "{tree}/train/beach/v.jpg: a link into {tree}/val: an image must not be in both splits",
+        ),
+        (
+            "train/more",
+            "../val/beach",
+            "{tree}/train/more: a link into {tree}/val: an image must not be in both splits",
+        ),
+        (
+            "train/beach/t",
+            "../tundra",
+            "{tree}/train/beach/t/00000000.jpg and {tree}/train/tundra/00000000.jpg are one file: an image must have "
+            "one class",
+        ),
+        (
+            "train/more",
+            "beach",
+            "{tree}/train/beach/00000000.jpg and {tree}/train/more/00000000.jpg are one file: an image must have "
+            "one class",
+        ),
+        ("train/beach/x.jpg", "/no/where", "image {tree}/train/beach/x.jpg: no such file"),
+        (
+            "train/beach/x.jpg",
+            "x.jpg",
+            "image {tree}/train/beach/x.jpg: unreadable (Too many levels of symbolic links)",
+        ),
+        ("train/gone", "/no/where", "{tree}/train/gone: a link to nothing"),
+        ("train/beach/zero.jpg", "/dev/zero", "image {tree}/train/beach/zero.jpg: not a regular file, expected a file"),
+    ],
+)
 def test_links_that_are_refused(own_tree, said, link, target, message):
     (own_tree / link).symlink_to(target)
     assert said(lambda: images(own_tree)) == message.format(tree=own_tree)
@@ -468,8 +525,18 @@ def holiday(tmp_path, monkeypatch):
     return tmp_path
 
 
-PATTERNS = ["**/*.jpg", "**", "b/**", "b/**/*", "./**/*.jpg", "*/**/*.jpg", "**/d/**/*.jpg", "**/**/*.jpg", "*.jpg",
-            "b/*/**/f.jpg"]  # fmt: skip
+PATTERNS = [
+    "**/*.jpg",
+    "**",
+    "b/**",
+    "b/**/*",
+    "./**/*.jpg",
+    "*/**/*.jpg",
+    "**/d/**/*.jpg",
+    "**/**/*.jpg",
+    "*.jpg",
+    "b/*/**/f.jpg",
+]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
@@ -617,10 +684,19 @@ def idx(*shape, values=0):
     return struct.pack(f">{1 + len(shape)}I", 0x800 + len(shape), *shape) + bytes([values]) * int(np.prod(shape))
 
 
-@pytest.mark.parametrize("image_file, label_file", [
-    (b"", idx(2)), (b"x" * 100, idx(2)), (idx(2, 28, 28)[:-1], idx(2)), (idx(2, 27, 28), idx(2)),
-    (idx(2, 28, 28), idx(3)), (idx(2, 28, 28), idx(2, values=10)), (idx(0, 28, 28), idx(0)), (idx(2, 28, 28), b"\xff"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "image_file, label_file",
+    [
+        (b"", idx(2)),
+        (b"x" * 100, idx(2)),
+        (idx(2, 28, 28)[:-1], idx(2)),
+        (idx(2, 27, 28), idx(2)),
+        (idx(2, 28, 28), idx(3)),
+        (idx(2, 28, 28), idx(2, values=10)),
+        (idx(0, 28, 28), idx(0)),
+        (idx(2, 28, 28), b"\xff"),
+    ],
+)
 def test_faulty_idx_files(tmp_path, said, image_file, label_file):
     for part in ("train", "t10k"):
         (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(image_file)

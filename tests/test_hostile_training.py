@@ -70,8 +70,13 @@ def good():
 
 
 def with_weights(**changes):
-    return lambda good: {**good, "state_dict": {**good["state_dict"], **{k.replace("__", "."): changes[k](
-        good["state_dict"][k.replace("__", ".")]) for k in changes}}}  # fmt: skip
+    return lambda good: {
+        **good,
+        "state_dict": {
+            **good["state_dict"],
+            **{k.replace("__", "."): changes[k](good["state_dict"][k.replace("__", ".")]) for k in changes},
+        },
+    }
 
 
 def with_metadata(**changes):
@@ -93,43 +98,76 @@ def save(content, file, depth=10**5):
 
 
 FOREIGN = {
-    "huge weights": (with_weights(conv1__weight=lambda w: torch.full_like(w, 3e38)),
-                     "conv1.weight has values up to 3e+38, expected 1e+18"),
+    "huge weights": (
+        with_weights(conv1__weight=lambda w: torch.full_like(w, 3e38)),
+        "conv1.weight has values up to 3e+38, expected 1e+18",
+    ),
     "huge bias": (with_weights(rfc__bias=lambda w: w - 3e38), "rfc.bias has values up to 3e+38, expected 1e+18"),
-    "huge variance": (with_weights(bn1__running_var=lambda w: w + 1e30),
-                      "bn1.running_var has values up to 1e+30, expected 1e+18"),
-    "negative variance": (with_weights(bn1__running_var=lambda w: w - 1.5),
-                          "bn1.running_var has the variance -0.5, expected at least 0"),
+    "huge variance": (
+        with_weights(bn1__running_var=lambda w: w + 1e30),
+        "bn1.running_var has values up to 1e+30, expected 1e+18",
+    ),
+    "negative variance": (
+        with_weights(bn1__running_var=lambda w: w - 1.5),
+        "bn1.running_var has the variance -0.5, expected at least 0",
+    ),
     "weights that overflow together": (
-        with_weights(rfc__weight=lambda w: torch.full_like(w, 1e18), bn1__weight=lambda w: torch.full_like(w, 1e18),
-                     layer4__1__bn2__weight=lambda w: torch.full_like(w, 1e18),
-                     layer4__1__bn2__bias=lambda w: torch.full_like(w, 1e18)),
-        "the network's answers to an image are not finite with these weights"),
-    "float64 beyond float32": (with_weights(conv1__weight=lambda w: w.double() + 1e300),
-                               "conv1.weight has values that are not finite"),
-    "expanded head": (with_weights(rfc__weight=lambda w: torch.zeros(1).expand(10**9, 512)),
-                      "rfc.weight has 512,000,000,000 values, more than the file holds of it"),
+        with_weights(
+            rfc__weight=lambda w: torch.full_like(w, 1e18),
+            bn1__weight=lambda w: torch.full_like(w, 1e18),
+            layer4__1__bn2__weight=lambda w: torch.full_like(w, 1e18),
+            layer4__1__bn2__bias=lambda w: torch.full_like(w, 1e18),
+        ),
+        "the network's answers to an image are not finite with these weights",
+    ),
+    "float64 beyond float32": (
+        with_weights(conv1__weight=lambda w: w.double() + 1e300),
+        "conv1.weight has values that are not finite",
+    ),
+    "expanded head": (
+        with_weights(rfc__weight=lambda w: torch.zeros(1).expand(10**9, 512)),
+        "rfc.weight has 512,000,000,000 values, more than the file holds of it",
+    ),
     "head of overlapping rows": (
         with_weights(rfc__weight=lambda w: torch.zeros(10**6).as_strided((10**6 - 512, 512), (1, 1))),
-        "rfc.weight has 511,737,856 values, more than the file holds of it"),
+        "rfc.weight has 511,737,856 values, more than the file holds of it",
+    ),
     "empty rows without end": (
-        lambda good: {**good, "num_classes": 10**12, "classes": None, "state_dict": {
-            **good["state_dict"], "rfc.weight": torch.zeros(10**12, 0)}},
-        "classes, expected a list of 1000000000000 names"),
+        lambda good: {
+            **good,
+            "num_classes": 10**12,
+            "classes": None,
+            "state_dict": {**good["state_dict"], "rfc.weight": torch.zeros(10**12, 0)},
+        },
+        "classes, expected a list of 1000000000000 names",
+    ),
     "empty rows, no metadata": (
         lambda good: {"topk": 5, "state_dict": {**good["state_dict"], "rfc.weight": torch.zeros(10**12, 0)}},
-        "does not fit the model: of another shape: rfc.weight (1000000000000, 0) instead of..."),
-    "no class": (with_weights(rfc__weight=lambda w: w[:0], rfc__bias=lambda w: w[:0]),
-                 "num_classes 3, but its head has 0"),
+        "does not fit the model: of another shape: rfc.weight (1000000000000, 0) instead of...",
+    ),
+    "no class": (
+        with_weights(rfc__weight=lambda w: w[:0], rfc__bias=lambda w: w[:0]),
+        "num_classes 3, but its head has 0",
+    ),
     "no class, no metadata": (
-        lambda good: {"topk": 5, "state_dict": {
-            **good["state_dict"], "rfc.weight": torch.zeros(0, 512), "rfc.bias": torch.zeros(0)}},
-        "number of classes 0: expected at least 1"),
+        lambda good: {
+            "topk": 5,
+            "state_dict": {**good["state_dict"], "rfc.weight": torch.zeros(0, 512), "rfc.bias": torch.zeros(0)},
+        },
+        "number of classes 0: expected at least 1",
+    ),
     "two of one name": (with_weights(module__conv1__weight=lambda w: w), "two of its tensors have one name"),
-    "quantized": (with_weights(conv1__weight=lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8)),
-                  "expected a dict with `state_dict`, or a state dict of tensors"),
-    "many unexpected": (lambda good: {**good, "state_dict": {**good["state_dict"], **{
-        f"x{number}": torch.zeros(1) for number in range(1000)}}}, "does not fit the model: unexpected: x0, x1,..."),
+    "quantized": (
+        with_weights(conv1__weight=lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8)),
+        "expected a dict with `state_dict`, or a state dict of tensors",
+    ),
+    "many unexpected": (
+        lambda good: {
+            **good,
+            "state_dict": {**good["state_dict"], **{f"x{number}": torch.zeros(1) for number in range(1000)}},
+        },
+        "does not fit the model: unexpected: x0, x1,...",
+    ),
     "arch of another type": (with_metadata(arch=5), "architecture 5, expected one of resnet18,..."),
     "arch without end": (with_metadata(arch="x" * 10**6), "architecture 'xxxxxxxxx..."),
     "arch nested": (with_metadata(arch=DEEP), "architecture [[[[..."),
@@ -146,7 +184,7 @@ FOREIGN = {
     "too many classes": (with_metadata(classes=["a"] * 10**6), "classes, expected a list of 3 names"),
     "class without end": (with_metadata(classes=["a", "b", "c" * 10**6]), "classes, expected a list of 3 names"),
     "data set without end": (with_metadata(dataset="x" * 10**6), "dataset 'xxxxxxxxx..."),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", FOREIGN)
@@ -238,8 +276,10 @@ def test_the_latest_epoch_wins_whatever_the_clock_said(tmp_path):
     assert newest_snapshot(tmp_path).name == "epoch_10.pth"
 
 
-@pytest.mark.parametrize("epoch, first", [(3, "interrupted.pth"), (2, "epoch_2.pth"), (0, "epoch_2.pth"),
-                                          (9, "interrupted.pth"), (None, "interrupted.pth")])  # fmt: skip
+@pytest.mark.parametrize(
+    "epoch, first",
+    [(3, "interrupted.pth"), (2, "epoch_2.pth"), (0, "epoch_2.pth"), (9, "interrupted.pth"), (None, "interrupted.pth")],
+)
 def test_an_interrupted_snapshot_is_ordered_by_its_epoch(run, monkeypatch, epoch, first):
     for name in ("interrupted.pth", "epoch_1.pth", "epoch_2.pth"):
         (run.snapshots / name).touch()
@@ -295,13 +335,18 @@ def add(tree):
 
 OTHER_DATA = {
     "another image": (repaint, "other training images", "these training images"),
-    "another name": (rename_class, "other class names, other training images",
-                     "these class names, these training images"),
-    "another order": (reorder, "other class names, other training images",
-                      "these class names, these training images"),
-    "one image more": (add, "steps_per_epoch 3, images 12, other training images",
-                       "steps_per_epoch 4, images 13, these training images"),
-}  # fmt: skip
+    "another name": (
+        rename_class,
+        "other class names, other training images",
+        "these class names, these training images",
+    ),
+    "another order": (reorder, "other class names, other training images", "these class names, these training images"),
+    "one image more": (
+        add,
+        "steps_per_epoch 3, images 12, other training images",
+        "steps_per_epoch 4, images 13, these training images",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", OTHER_DATA)
@@ -321,13 +366,19 @@ def test_a_tree_that_moved_is_the_same(trained, tree, tmp_path):
     assert equal_weights(tmp_path / "snapshot" / NAME / "epoch_1.pth", trained[1])
 
 
-@pytest.mark.parametrize("flags, was, asked", [
-    (["--mark", "t20"], "K 5", "K 20"),
-    (["--mark", "t5", "--arch", "resnet34_fc_ma"], "arch resnet18_fc_ma", "arch resnet34_fc_ma"),
-    (["--mark", "t5", "--arch", "resnet18"], "arch resnet18_fc_ma, head dynamic_k, K 5",
-     "arch resnet18, head dense, K None"),
-    (["--mark", "t5", "--seed", "7"], "seed 0", "seed 7"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "flags, was, asked",
+    [
+        (["--mark", "t20"], "K 5", "K 20"),
+        (["--mark", "t5", "--arch", "resnet34_fc_ma"], "arch resnet18_fc_ma", "arch resnet34_fc_ma"),
+        (
+            ["--mark", "t5", "--arch", "resnet18"],
+            "arch resnet18_fc_ma, head dynamic_k, K 5",
+            "arch resnet18, head dense, K None",
+        ),
+        (["--mark", "t5", "--seed", "7"], "seed 0", "seed 7"),
+    ],
+)
 @pytest.mark.parametrize("with_plan", [True, False], ids=["new", "from before"])
 def test_another_network_is_not_continued(said, trained, tree, tmp_path, flags, was, asked, with_plan):
     first = trained[1].with_name("epoch_0.pth")
@@ -463,9 +514,18 @@ MALFORMED = {
     "other milestones": at("training", "scheduler", "milestones", value={1: 1}),
     "lr that is not the optimizer's": at("training", "scheduler", "_last_lr", value=[1.0]),
     "scaler of junk": at("training", "scaler", value={"scale": 1.0}),
-    "scale NaN": at("training", "scaler", value={"scale": float("nan"), "growth_factor": 2.0, "backoff_factor": 0.5,
-                                                 "growth_interval": 9, "_growth_tracker": 0}),
-}  # fmt: skip
+    "scale NaN": at(
+        "training",
+        "scaler",
+        value={
+            "scale": float("nan"),
+            "growth_factor": 2.0,
+            "backoff_factor": 0.5,
+            "growth_interval": 9,
+            "_growth_tracker": 0,
+        },
+    ),
+}
 
 
 SAYS = {
@@ -624,9 +684,11 @@ def start(root, tree, disturbance="", **options):
     program = script(root, disturbance.format(root=str(root)) if disturbance else "")
     return subprocess.Popen(
         [sys.executable, "-c", program, "--dataset", str(tree), *map(str, FLAGS), "--workers", "0", "--mark", "t5"],
-        cwd=ROOT, text=True, start_new_session=True,
+        cwd=ROOT,
+        text=True,
+        start_new_session=True,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-    )  # fmt: skip
+    )
 
 
 def test_a_result_folder_that_is_removed_in_mid_run(trained, tree, tmp_path):
@@ -634,8 +696,9 @@ def test_a_result_folder_that_is_removed_in_mid_run(trained, tree, tmp_path):
     _, said = process.communicate(timeout=300)
     results = tmp_path / "result" / NAME
     assert (process.returncode, said) == (
-        2, f"train.py: error: {results}: removed while the run was writing to it; --resume auto continues after "
-        "epoch 0\n")  # fmt: skip
+        2,
+        f"train.py: error: {results}: removed while the run was writing to it; --resume auto continues after epoch 0\n",
+    )
     run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto")
     assert equal_weights(tmp_path / "snapshot" / NAME / "epoch_1.pth", trained[1])
 
@@ -734,17 +797,20 @@ def kill(*names):
     return "; ".join(f"os.kill(me, signal.{name})" for name in names)
 
 
-@pytest.mark.parametrize("place, signals, code, left", [
-    (BEFORE, ["SIGTERM"], 143, set()),
-    (BEFORE, ["SIGHUP"], 143, set()),
-    (BEFORE, ["SIGTERM", "SIGTERM", "SIGINT"], 143, set()),
-    (BEFORE, ["SIGINT"], 130, set()),
-    (BUILDING, ["SIGTERM"], 143, set()),
-    (IN_LOOP, ["SIGHUP"], 143, {"epoch_0.pth", "interrupted.pth"}),
-    (IN_LOOP, ["SIGTERM", "SIGINT", "SIGTERM", "SIGHUP"], 143, {"epoch_0.pth", "interrupted.pth"}),
-    (SAVING, ["SIGINT"], 130, {"epoch_0.pth"}),
-    (SAVING, ["SIGTERM", "SIGINT"], 0, {"epoch_0.pth", "epoch_1.pth"}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "place, signals, code, left",
+    [
+        (BEFORE, ["SIGTERM"], 143, set()),
+        (BEFORE, ["SIGHUP"], 143, set()),
+        (BEFORE, ["SIGTERM", "SIGTERM", "SIGINT"], 143, set()),
+        (BEFORE, ["SIGINT"], 130, set()),
+        (BUILDING, ["SIGTERM"], 143, set()),
+        (IN_LOOP, ["SIGHUP"], 143, {"epoch_0.pth", "interrupted.pth"}),
+        (IN_LOOP, ["SIGTERM", "SIGINT", "SIGTERM", "SIGHUP"], 143, {"epoch_0.pth", "interrupted.pth"}),
+        (SAVING, ["SIGINT"], 130, {"epoch_0.pth"}),
+        (SAVING, ["SIGTERM", "SIGINT"], 0, {"epoch_0.pth", "epoch_1.pth"}),
+    ],
+)
 def test_signals(tree, tmp_path, place, signals, code, left):
     """The exit code is the documented one, and a state is saved or nothing is touched."""
     restored = "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
@@ -761,8 +827,12 @@ def test_signals(tree, tmp_path, place, signals, code, left):
 
 
 def test_nohup_is_respected(tree, tmp_path):
-    process = start(tmp_path, tree, IN_LOOP.replace("{signals}", kill("SIGHUP")),
-                    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))  # fmt: skip
+    process = start(
+        tmp_path,
+        tree,
+        IN_LOOP.replace("{signals}", kill("SIGHUP")),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
     _, said = process.communicate(timeout=300)
     assert (process.returncode, said) == (0, "")
 
@@ -795,12 +865,17 @@ run(main, "script")
 """
 
 
-@pytest.mark.parametrize("redirection", ["| head -1", "| true", "> /dev/full", "2> /dev/full", ">&-", "2>&-",
-                                         ">&- 2>&-", "<&- >&- 2>&-"])  # fmt: skip
+@pytest.mark.parametrize(
+    "redirection", ["| head -1", "| true", "> /dev/full", "2> /dev/full", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"]
+)
 def test_streams_that_fail(tmp_path, redirection):
     command = f'"$0" -c "$1" "$2" {redirection}'
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command, sys.executable, SPEAKING, tmp_path],
-                          capture_output=True, text=True, cwd=ROOT)  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command, sys.executable, SPEAKING, tmp_path],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr, done.stderr
     assert (done.returncode, (tmp_path / "done").exists()) == (0, True), done.stderr
     lines = (tmp_path / "train.log").read_text().splitlines()
@@ -820,8 +895,14 @@ def test_training_without_anyone_who_listens(trained, tree, tmp_path):
 # --- edges of K, compilation ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("flags, ks", [(["--mark", "t1"], [1, 1]), (["--mark", "t512"], [512, 512]),
-                                       (["--mark", "t1", "--k_schedule", "linear:512-1"], [512, 1])])  # fmt: skip
+@pytest.mark.parametrize(
+    "flags, ks",
+    [
+        (["--mark", "t1"], [1, 1]),
+        (["--mark", "t512"], [512, 512]),
+        (["--mark", "t1", "--k_schedule", "linear:512-1"], [512, 1]),
+    ],
+)
 def test_the_smallest_and_the_largest_k(tree, tmp_path, flags, ks):
     run_train(tmp_path, "--dataset", tree, *flags)
     folder = tmp_path / "snapshot" / f"pytorch_resnet18_fc_ma_{flags[1]}_tiny_places"
