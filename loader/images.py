@@ -102,7 +102,7 @@ def read_image(path: str | os.PathLike, upright: bool = False, enough: int | Non
     Raises:
         UserError: naming the file, if it is missing or not a readable image.
     """
-    with _decoding(path, "image", FORMATS) as image:
+    with decoding(path, "image", FORMATS) as image:
         if enough:
             image.draft("RGB", (enough, enough))
         return _rgb(ImageOps.exif_transpose(image) if upright else image)
@@ -131,22 +131,23 @@ def open_image(path: str | os.PathLike, kind: str = "image", formats: Sequence[s
     Raises:
         UserError: naming the file, if it is missing, unreadable, not a regular file, or too large to be decoded.
     """
-    with _decoding(path, kind, formats) as image:
+    with decoding(path, kind, formats) as image:
         image.load()
         return image
 
 
 def image_size(path: str | os.PathLike) -> tuple[int, int]:
     """(height, width) in pixels, from the file's header. Raises UserError as `read_image`."""
-    with _decoding(path, "image", FORMATS) as image:
+    with decoding(path, "image", FORMATS) as image:
         return image.height, image.width
 
 
 @contextmanager
-def _decoding(path: str | os.PathLike, kind: str, formats: Sequence[str]) -> Iterator[Image.Image]:
+def decoding(path: str | os.PathLike, kind: str, formats: Sequence[str]) -> Iterator[Image.Image]:
     """Open an image, and turn whatever its decoder raises within the block into an error that names the file.
 
     Decoders raise all kinds of exceptions on malformed files, so all are caught: only Pillow belongs in the block.
+    Arguments and errors as of `open_image`.
     """
     regular_file(path, kind, MOST_BYTES)
     try:

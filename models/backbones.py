@@ -101,7 +101,16 @@ def head_of(model: nn.Module) -> Head:
 
 def head_name(head: Head, arch: str) -> str | None:
     """The name in `models.heads.HEADS` of a head that is not the one an arch has by itself; None for that one."""
+    name = kind_of(head)
+    return name if name in HEADS and name != own_head(arch) else None
+
+
+def own_head(arch: str) -> str:
+    """The name in `models.heads.HEADS` of the head that an architecture has by itself."""
+    return "dynamic_k" if has_dynamic_k(arch) else "dense"
+
+
+def kind_of(head: Head) -> str:
+    """The name in `models.heads.HEADS` of a head; of one that has none there, the name of its class."""
     names = {kind: name for name, kind in HEADS.items()}
-    own = "dynamic_k" if has_dynamic_k(arch) else "dense"
-    name = names.get(cast(type[nn.Linear], type(head)))
-    return None if name == own else name
+    return names.get(cast(type[nn.Linear], type(head)), type(head).__name__)

@@ -16,6 +16,7 @@ import numpy as np
 from torch import nn
 
 from explain.records import ChanceRecord
+from models.snapshot import weights_fingerprint
 from netdissect import cache
 from netdissect.activity import LayerActivity, LayerSummary, StoredMaps
 from netdissect.broden import Broden
@@ -160,8 +161,9 @@ def _cache_keys(
 ) -> dict[str, MadeOf]:
     """By layer, all that its summary depends on, with the thresholds `given` for it, if any."""
     files = {"images": files_fingerprint(broden), "topn": config.topn}
+    weights = weights_fingerprint(model)
     return {
-        layer: {**of_activations(model, layer, config.preprocess, config.quantile, thresholds), **files}
+        layer: {**of_activations(weights, layer, config.preprocess, config.quantile, thresholds), **files}
         for layer, thresholds in given.items()
     }
 

@@ -6,9 +6,7 @@ import os
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
-from models.snapshot import weights_fingerprint
 from netdissect.broden import Broden
 from netdissect.network import NetworkInfo
 from util.cli import UserError
@@ -18,13 +16,11 @@ from util.made_of import MOST_BYTES, MadeOf, fingerprint, read_companion
 FORMAT = 1  # of tally.made_of.json
 
 
-def of_activations(
-    model: nn.Module, layer: str, preprocess: str, quantile: float, thresholds: np.ndarray | None
-) -> MadeOf:
+def of_activations(weights: str, layer: str, preprocess: str, quantile: float, thresholds: np.ndarray | None) -> MadeOf:
     """What a layer's activations and thresholds depend on, but for the images.
 
     Args:
-        model: the network.
+        weights: the network's, as of `models.snapshot.weights_fingerprint`: one computation for all layers.
         layer: its name.
         preprocess: a key of `features.PREPROCESS`.
         quantile: share of its activations that exceed a unit's threshold.
@@ -32,7 +28,7 @@ def of_activations(
     """
     given = None if thresholds is None else hashlib.sha256(np.asarray(thresholds, np.float64).tobytes()).hexdigest()
     return {
-        "weights": weights_fingerprint(model),
+        "weights": weights,
         "layer": layer,
         "preprocess": preprocess,
         "quantile": quantile,

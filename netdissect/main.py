@@ -28,6 +28,7 @@ from easydict import EasyDict
 import settings as project
 from loader.mini_places import ensure_mini_places
 from models import run_name
+from models.snapshot import weights_fingerprint
 from netdissect.broden import Broden
 from netdissect.broden.reader import TEST_SAMPLE
 from netdissect.chance import write_chance
@@ -78,6 +79,7 @@ def main(config: EasyDict) -> list[Path]:
     file = None if config.model_file == "none" else config.model_file
     model, info = load_model(config.model, file, config.topk, config.num_classes, config.dataset)
     model.to(device).to(memory_format=torch.channels_last).eval()
+    weights = weights_fingerprint(model)
 
     # Data
     with distributed.main_process_first():
@@ -100,7 +102,7 @@ def main(config: EasyDict) -> list[Path]:
                 with swapped_in(folder) as new:
                     write_results(new, info.title, broden, layer, tally_config, config.seg_threshold)
                     thresholds = layer.summary.thresholds if config.quantile_file else None
-                    activations = of_activations(model, name, config.preprocess, config.quantile, thresholds)
+                    activations = of_activations(weights, name, config.preprocess, config.quantile, thresholds)
                     write_record(new / "tally.csv", of_tally(activations, info, broden, config.iou_mode))
                 log.info("%s: %s, %s", name, folder / "tally.csv", folder / "html" / f"{name}.html")
         distributed.barrier()  # the caches may be removed when all processes have read them

@@ -11,8 +11,7 @@ from typing import Any
 from loader.datasets import DataSource
 from loader.splits import Images
 from models import Head
-from models.backbones import has_dynamic_k
-from models.heads import HEADS
+from models.backbones import kind_of, own_head
 from training.config import TrainConfig
 from util import distributed
 from util.cli import UserError
@@ -63,18 +62,13 @@ def made_of_content(content: dict[str, Any]) -> MadeOf:
     found: MadeOf = {name: content[name] for name in ("arch", "dataset") if name in content}
     arch = content.get("arch")
     if isinstance(arch, str):
-        found["head"] = content.get("head") or ("dynamic_k" if has_dynamic_k(arch) else "dense")
+        found["head"] = content.get("head") or own_head(arch)
     if "topk" in content and not content.get("k_schedule"):  # with a schedule it is the epoch's
         found["topk"] = content["topk"]
     if "classes" in content:
         classes = content["classes"]
         found["classes"] = fingerprint(*classes) if isinstance(classes, list) else "none"
     return found
-
-
-def kind_of(head: Head) -> str:
-    """The name in `models.heads.HEADS` of a head; of one that has none there, the name of its class."""
-    return {kind: name for name, kind in HEADS.items()}.get(type(head), type(head).__name__)  # type: ignore[arg-type]
 
 
 def fingerprint_of_file(path: str | os.PathLike) -> str:

@@ -192,23 +192,24 @@ def regular_file(path: str | os.PathLike, what: str, most_bytes: int | None = No
 
     Args:
         path: of the file; symbolic links to regular files are fine.
-        what: it is, for messages: 'snapshot', 'tally'.
+        what: it is, for messages: 'snapshot', 'tally'; '': they begin with the path.
         most_bytes: its greatest size; None: any.
 
     Raises:
         UserError: if there is no such file, it is not a regular one, or it is too large.
     """
+    named = f"{what} {os.fspath(path)}" if what else os.fspath(path)
     try:
         about = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         missing = isinstance(error, (FileNotFoundError, NotADirectoryError, ValueError))
         reason = "no such file" if missing else f"unreadable ({getattr(error, 'strerror', error)})"
-        raise UserError(f"{what} {os.fspath(path)}: {reason}") from error
+        raise UserError(f"{named}: {reason}") from error
     if not stat.S_ISREG(about.st_mode):
         kind = "a folder" if stat.S_ISDIR(about.st_mode) else "not a regular file"
-        raise UserError(f"{what} {os.fspath(path)}: {kind}, expected a file")
+        raise UserError(f"{named}: {kind}, expected a file")
     if most_bytes is not None and about.st_size > most_bytes:
-        raise UserError(f"{what} {os.fspath(path)}: {about.st_size:,} bytes, expected at most {most_bytes:,}")
+        raise UserError(f"{named}: {about.st_size:,} bytes, expected at most {most_bytes:,}")
     return Path(path)
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from loader.images import LABEL_FORMATS, decoding
 from util.cli import UserError
-from util.files import regular_file
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">8sI4sIIBB")  # signature, length and type of the first chunk, width, height, depth, colour
@@ -30,18 +30,11 @@ def open_label_map(path: Path, kinds: Sequence[tuple[int, int]]) -> Iterator[Ima
     Raises:
         UserError: naming the file, if it is missing, unreadable, above Pillow's limit of pixels, or of another kind.
     """
-    try:
-        regular_file(path, "label map")
+    with decoding(path, "label map", LABEL_FORMATS) as image:
         with open(path, "rb") as file:
             header = file.read(_HEADER.size)
-        with Image.open(path, formats=("PNG",)) as image:
-            _check_kind(path, header, kinds, image)
-            yield image
-    except UserError:
-        raise
-    # What a broken file makes Pillow's decoder raise.
-    except (OSError, SyntaxError, ValueError, struct.error, RuntimeError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable label map ({error})") from error
+        _check_kind(path, header, kinds, image)
+        yield image
 
 
 def _check_kind(path: Path, header: bytes, kinds: Sequence[tuple[int, int]], image: Image.Image) -> None:

@@ -269,10 +269,7 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
     Raises:
         UserError: if the file is missing, unreadable, too large, lacks one of `columns` or has a column twice.
     """
-    try:
-        regular_file(path, "table", MOST_BYTES)
-    except UserError as error:
-        raise UserError(str(error).removeprefix("table ")) from error  # as all messages about a table begin
+    regular_file(path, "", MOST_BYTES)  # all messages about a table begin with its path
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
