@@ -38,6 +38,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--inputs", type=int, default=200, metavar="N", help="how many (default 200)")
     parser.add_argument("--seed", type=int, default=0, help="with an input's number, it determines the input")
     parser.add_argument("--only", choices=sorted(TURNS), metavar="KIND", help=f"one of {', '.join(TURNS)}")
+    parser.add_argument("--first", type=int, default=0, metavar="I", help="begin with this number (default 0)")
     parser.add_argument("--number", type=int, metavar="I", help="run this input only, and print all about it")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the inputs")
     parser.add_argument("--report", type=Path, metavar="FILE", help="JSON lines: the findings, then a summary")
@@ -72,7 +73,7 @@ def share_out(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Start a process per job, and collect their reports."""
     with tempfile.TemporaryDirectory() as folder:
         reports = [Path(folder) / f"{job}.jsonl" for job in range(args.jobs)]
-        flags = ["--inputs", args.inputs, "--seed", args.seed, "--seconds", args.seconds]
+        flags = ["--first", args.first, "--inputs", args.inputs, "--seed", args.seed, "--seconds", args.seconds]
         flags += ["--only", args.only] if args.only else []
         started = [
             subprocess.Popen(
@@ -92,7 +93,8 @@ def share_out(args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def run_share(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Run this process's inputs: a line per finding, then one with the counts."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that the folder is removed
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("campaign.py: terminated"))  # so that the folder is removed
     os.environ["OMP_NUM_THREADS"] = "1"  # before numpy and torch are imported: a process with threads cannot be forked
     shared = Path("/dev/shm")
     in_memory = shared.is_dir() and shutil.disk_usage(shared).free > ROOM
@@ -121,7 +123,7 @@ def run_in(work: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
     prepared = time.monotonic() - start
     order = [args.only] if args.only else interleaved(TURNS)
     job, jobs = map(int, args.share.split("/"))
-    numbers = range(job, args.inputs, jobs) if args.number is None else [args.number]
+    numbers = range(args.first + job, args.first + args.inputs, jobs) if args.number is None else [args.number]
     lines: list[dict[str, Any]] = []
     outcomes: Counter = Counter()
     slowest, largest = (0.0, -1), (0, -1)
