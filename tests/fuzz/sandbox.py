@@ -14,6 +14,7 @@ import runpy
 import select
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -185,7 +186,7 @@ def _child(job: Job, home: Path, paths: dict[str, Path], learning: bool) -> None
     trace = _open_streams(paths, job.streams)
     temporary = home / "tmp"
     temporary.mkdir(exist_ok=True)
-    os.environ["TMPDIR"] = str(temporary)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(temporary)  # the module keeps the place that it found first
     os.chdir(job.cwd)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
