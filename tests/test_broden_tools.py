@@ -9,6 +9,7 @@ from PIL import Image
 from test_netdissect import CATEGORIES, IMAGES, LABELS
 
 from netdissect.broden import Broden
+from netdissect.broden.__main__ import get_args_parser
 from netdissect.broden.build import build
 from netdissect.broden.check import check
 from netdissect.broden.writer import BrodenWriter
@@ -47,6 +48,13 @@ def test_a_built_folder_is_sound_and_says_what_the_maps_say(sources):
     assert broden.labels(1).pixels.max() == 2
     done = call("-m", "netdissect.broden", "check", sources / "broden")
     assert (done.returncode, done.stdout) == (0, f"{sources / 'broden'}: no faults\n")
+
+
+@pytest.mark.parametrize("words", [[], ["check"], ["check", "a", "--nothing"], ["build", "--images", "a"], ["nothing"]])
+def test_bad_flags_are_one_line(words, capsys):
+    with pytest.raises(UserError, match=r"arguments|invalid choice"):
+        get_args_parser().parse_args(words)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -116,10 +116,9 @@ def check_ranges(args: object, ranges: dict[str, tuple[int, int]]) -> None:
 class ArgumentParser(argparse.ArgumentParser):
     """argparse's parser, with a module's docstring as help, no abbreviations, and mistakes as UserError."""
 
-    def __init__(self, description: str):
-        super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-        )
+    def __init__(self, description: str = "", **options: Any):
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(description=description, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raise UserError instead of printing the usage."""

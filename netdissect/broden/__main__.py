@@ -6,7 +6,6 @@
 `check` prints every fault, and ends with exit code 1 if there are any.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from util.text import say
 def get_args_parser() -> ArgumentParser:
     """The command line."""
     parser = ArgumentParser(__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=argparse.ArgumentParser)
+    commands = parser.add_subparsers(dest="command", required=True)
     checking = commands.add_parser("check", help="list the faults of a Broden-format folder")
     checking.add_argument("directory", type=Path)
     building = commands.add_parser("build", help="make one from images, label maps and names")
