@@ -661,6 +661,12 @@ def test_results_of_another_type(said, tree, tmp_path):
     os.mkfifo(results / "train.log")
     assert said(tmp_path, "--dataset", tree) == f"log {results / 'train.log'}: not a regular file, expected a file"
     (results / "train.log").unlink()
+    for target in ("theirs", "nothing"):  # a link is not followed, whatever it leads to
+        (tmp_path / "theirs").write_text("mine\n")
+        (results / "train.log").symlink_to(tmp_path / target)
+        assert said(tmp_path, "--dataset", tree).startswith(f"{results / 'train.log'}: cannot be written (")
+        assert (tmp_path / "theirs").read_text() == "mine\n" and not (tmp_path / "nothing").exists()
+        (results / "train.log").unlink()
     (results / "train.jsonl").mkdir()
     assert said(tmp_path, "--dataset", tree).startswith(f"{results / 'train.jsonl'}: cannot be written (")
     assert not (tmp_path / "snapshot").exists()

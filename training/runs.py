@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -26,7 +27,7 @@ from training.config import Plan, TrainConfig, k_of_epochs
 from training.state import TrainState
 from util import distributed
 from util.cli import UserError
-from util.files import atomic_write, display_path, lock_folder, regular_file, writing
+from util.files import NO_FOLLOW, atomic_write, display_path, lock_folder, regular_file, writing
 from util.made_of import MadeOf, differences, read_companion, write_companion
 from util.plots import STYLES, save_figure
 from util.text import PrintableFormatter
@@ -204,6 +205,11 @@ def remove_old_snapshots(run: Run, epochs: list[EpochRecord], keep: int) -> None
 
 class _LogFile(logging.FileHandler):
     """A log file whose full disk ends the run; logging would print a traceback and continue without."""
+
+    def _open(self) -> TextIOWrapper:
+        """Open it, but not through a symbolic link, which may lead anywhere."""
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_FOLLOW, 0o666)
+        return open(descriptor, "a", encoding=self.encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:
         with writing(self.baseFilename):

@@ -19,6 +19,7 @@ except ImportError:
     fcntl = None  # type: ignore[assignment]
 
 
+NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)  # how a file is opened unless it is a symbolic link; not on Windows
 _LOCK = ".lock"
 _STAGING = ".staged-"  # how the names of temporary folders begin
 
@@ -160,7 +161,7 @@ def lock_folder(folder: str | os.PathLike, wait: bool = False, name: str = _LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # Neither through a symbolic link, which may lead anywhere, nor truncating what is there.
-        descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | NO_FOLLOW, 0o666)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror})") from error
     with open(descriptor, "rb+", buffering=0) as lock:
