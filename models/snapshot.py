@@ -4,7 +4,6 @@ import hashlib
 import os
 import pickle
 import re
-import reprlib
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from models.backbones import DKA_SUFFIX, TRUNKS, build_model, has_dynamic_k, mod
 from models.heads import HEADS
 from util.cli import UserError
 from util.files import atomic_write, regular_file
+from util.text import shown
 
 # What a wrapper puts before every key: DataParallel and DistributedDataParallel, torch.compile.
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
@@ -130,15 +130,6 @@ def _check_values(key: str, value: Tensor, path: Path) -> None:
 def _first_line(error: Exception) -> str:
     """What an exception says, or what it is: an empty file's has no message."""
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]
-
-
-def shown(value: object) -> str:
-    """A value from a file for a message: a large one is abridged."""
-    return _SHORT.repr(value)
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 80
 
 
 def guess_arch(state: dict[str, Tensor]) -> str | None:
@@ -256,12 +247,14 @@ def load_snapshot(
 
 
 def _arch_of(checkpoint: dict[str, Any], arch: str | None, path: str | os.PathLike) -> str:
-    arch = arch or checkpoint.get("arch") or guess_arch(checkpoint["state_dict"])
-    if arch is None:
+    named: Any = arch or checkpoint.get("arch")  # a file's may be a tensor, which is neither true nor false
+    if named is None:
+        named = guess_arch(checkpoint["state_dict"])
+    if named is None:
         raise UserError(f"snapshot {path}: its tensors are those of none of {', '.join(model_names())}")
-    if not isinstance(arch, str) or arch not in model_names():
-        raise UserError(f"snapshot {path}: architecture {shown(arch)}, expected one of {', '.join(model_names())}")
-    return arch
+    if not isinstance(named, str) or named not in model_names():
+        raise UserError(f"snapshot {path}: architecture {shown(named)}, expected one of {', '.join(model_names())}")
+    return named
 
 
 def _head_of(checkpoint: dict[str, Any], path: str | os.PathLike) -> type[nn.Linear] | None:

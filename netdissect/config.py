@@ -17,6 +17,7 @@ from netdissect.layout import describe
 from report.overlays import MOST_TILES
 from util.cli import Terminated, UserError
 from util.files import regular_file
+from util.text import shown
 
 HERE = Path(__file__).resolve().parent
 SETTINGS_FILE = "netdissect/settings.py"  # as messages name it
@@ -24,7 +25,6 @@ _MODULE = "netdissect.settings"
 _ORIGINAL_SPELLING = "CATAGORIES"  # of CATEGORIES
 _PATHS = ("MODEL_FILE", "DATA_DIRECTORY", "OUTPUT_FOLDER", "QUANTILE_FILE")
 _LISTS = ("FEATURE_NAMES", "CATEGORIES")
-_MOST_SHOWN = 200  # letters of a value in a message
 _TEXTS = ("MODEL", "DATASET", "INDEX_FILE")
 
 
@@ -62,9 +62,9 @@ def _values() -> dict[str, Any]:
         regular_file(file, "settings")
     try:
         settings = importlib.import_module(_MODULE)
-    except (Terminated, UserError):
+    except (Terminated, UserError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # SystemExit too
         if isinstance(error, SyntaxError) and error.filename == str(file):
             line, reason = error.lineno, f"{type(error).__name__}: {error.msg}"
         else:
@@ -117,9 +117,7 @@ def _check(place: str, name: str, value: Any) -> None:
     except Exception:  # of an object that cannot be compared, such as an array
         accepted = False
     if not accepted:
-        shown = repr(value)
-        shown = shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]}..."
-        raise UserError(f"{place}{name.upper()} = {shown}: expected {rule.expected}")
+        raise UserError(f"{place}{name.upper()} = {shown(value)}: expected {rule.expected}")
 
 
 class _Rule(NamedTuple):

@@ -26,7 +26,7 @@ from models import build_model, head_of, load_snapshot, snapshot
 from models.snapshot import load_pretrained, newest_snapshot, read_checkpoint
 from training import TrainConfig, resume, runs
 from training.config import make_plan
-from training.identity import fingerprint_of_images, made_of_run
+from training.identity import fingerprint_of_images, made_of_content, made_of_run
 from training.loop import load_data
 from training.state import build_scheduler, create_state, lr_after
 from util import cli, files
@@ -169,6 +169,7 @@ FOREIGN = {
         "does not fit the model: unexpected: x0, x1,...",
     ),
     "arch of another type": (with_metadata(arch=5), "architecture 5, expected one of resnet18,..."),
+    "arch is a tensor": (with_metadata(arch=torch.zeros(2)), "architecture tensor([0., 0.]), expected one of..."),
     "arch without end": (with_metadata(arch="x" * 10**6), "architecture 'xxxxxxxxx..."),
     "arch nested": (with_metadata(arch=DEEP), "architecture [[[[..."),
     "unhashable head": (with_metadata(head=["dense"]), "head ['dense'], expected one of dense,..."),
@@ -439,6 +440,13 @@ def test_records_of_any_type_are_compared():
     for strange in (torch.ones(2), True, "1", [1], None, np.ones(2), {"a": 1}):
         assert differences({"a": strange}, {"a": 1}) == ["a"]
     assert fingerprint("\ud800") != fingerprint("\udcff")
+
+
+@pytest.mark.parametrize("name", ["head", "k_schedule"])
+def test_what_a_snapshot_says_of_its_run_may_be_a_tensor(name):
+    """A tensor is neither true nor false."""
+    found = made_of_content({"arch": "resnet18_fc_ma", "topk": 5, name: torch.zeros(2)})
+    assert name in differences(found, {"head": "x", "k_schedule": "x"})
 
 
 # --- training states ----------------------------------------------------------------------------------------------

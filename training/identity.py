@@ -59,11 +59,12 @@ def made_of_run(config: TrainConfig, source: DataSource, images: Images, head: H
 
 def made_of_content(content: dict[str, Any]) -> MadeOf:
     """What a snapshot says of its run without a plan: those from before have shorter plans, or none."""
-    found: MadeOf = {name: content[name] for name in ("arch", "dataset") if name in content}
+    found: MadeOf = {name: content[name] for name in ("arch", "dataset", "k_schedule") if name in content}
     arch = content.get("arch")
     if isinstance(arch, str):
-        found["head"] = content.get("head") or own_head(arch)
-    if "topk" in content and not content.get("k_schedule"):  # with a schedule it is the epoch's
+        head = content.get("head")  # of any type
+        found["head"] = own_head(arch) if head is None else head
+    if "topk" in content and content.get("k_schedule") is None:  # with a schedule it is the epoch's
         found["topk"] = content["topk"]
     if "classes" in content:
         classes = content["classes"]

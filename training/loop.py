@@ -18,7 +18,7 @@ from loader.datasets import DataSource, find_dataset
 from loader.images import train_transform, val_transform
 from loader.splits import Images
 from models.heads import predict, times_voted
-from models.snapshot import is_text, load_pretrained, shown
+from models.snapshot import is_text, load_pretrained
 from training.config import Plan, TrainConfig, make_plan
 from training.dry_run import dry_run
 from training.epoch import NonFiniteLoss, Sums, evaluate_features, train_one_epoch
@@ -40,6 +40,7 @@ from util import distributed
 from util.cli import Terminated, UserError, catch_sigterm
 from util.device import describe_device, pick_amp, pick_device
 from util.files import display_path
+from util.text import shown
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository, whose data/ has the data sets
 

@@ -15,7 +15,6 @@ from models.snapshot import (
     is_plain_tensor,
     load_state,
     read_checkpoint,
-    shown,
     snapshots_of,
 )
 from training.config import Plan
@@ -25,6 +24,7 @@ from training.runs import Run
 from training.state import TrainState, lr_after
 from util.cli import UserError
 from util.made_of import differences, same
+from util.text import shown
 
 # Of SGD's groups: what the scheduler changes, and what suits the device.
 _OWN_OF_DEVICE = {"lr", "params", "fused", "foreach"}

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import reprlib
 import sys
 from typing import IO
 
@@ -23,6 +24,18 @@ def plain_math(text: str) -> str:
 def say(text: object, file: IO[str] | None = None) -> None:
     """Print a line, made printable, on stdout or another stream."""
     print(printable(text), file=file or sys.stdout)
+
+
+def shown(value: object) -> str:
+    """A value of any type, from a file or a setting, for a message: a large one is abridged."""
+    try:
+        return _SHORT.repr(value)
+    except Exception:  # a whole number of thousands of digits, or an object whose own text fails
+        return f"a value of type {type(value).__name__}"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 class PrintableFormatter(logging.Formatter):
