@@ -41,7 +41,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=0, metavar="I", help="begin with this number (default 0)")
     parser.add_argument("--number", type=int, metavar="I", help="run this input only, and print all about it")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the inputs")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="JSON lines: the findings, then a summary")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="JSON lines: findings, then a summary")
     parser.add_argument("--seconds", type=float, default=60, help="of computing that an input may take (default 60)")
     parser.add_argument("--keep", action="store_true", help="keep the folder of the campaign, and say where it is")
     parser.add_argument("--share", default="0/1", help=argparse.SUPPRESS)  # of one job: its number / their number
@@ -70,9 +70,10 @@ def main() -> int:
 
 
 def share_out(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Start a process per job, and collect their reports."""
+    """Start a process per job, and collect their reports, which grow beside the whole one: FILE.0, FILE.1, ..."""
     with tempfile.TemporaryDirectory() as folder:
-        reports = [Path(folder) / f"{job}.jsonl" for job in range(args.jobs)]
+        whole = args.report or Path(folder) / "report"
+        reports = [whole.with_name(f"{whole.name}.{job}") for job in range(args.jobs)]
         flags = ["--first", args.first, "--inputs", args.inputs, "--seed", args.seed, "--seconds", args.seconds]
         flags += ["--only", args.only] if args.only else []
         started = [
@@ -85,6 +86,8 @@ def share_out(args: argparse.Namespace) -> list[dict[str, Any]]:
         if any(codes):
             raise RuntimeError("a job of the campaign failed")
         lines = [json.loads(line) for report in reports for line in report.read_text().splitlines()]
+        for report in reports:
+            report.unlink()
     return sorted(lines, key=lambda line: line.get("number", -1))
 
 
@@ -158,7 +161,14 @@ def run_number(
     import sandbox
 
     ground.clear()
-    case = cases.make_case(ground, args.seed, number, order)
+    again = f"--seed {args.seed} --number {number}" + (f" --only {args.only!r}" if args.only else "")
+    try:
+        case = cases.make_case(ground, args.seed, number, order)
+    except RuntimeError as error:  # a fault of a mutation must not end a campaign of hours
+        where = {"finding": "no input", "mechanism": repr(error.__cause__), "about": str(error), "again": again}
+        about = dict.fromkeys(("kind", "mutation", "detail", "outcome"), "no input")
+        line = {"number": number, **about, "seconds": 0.0, "megabytes": 0, "stderr": ""}
+        return [{**line, **where}], {**line, **where}
     before = oracle.look(case)
     outcome = sandbox.run(case.job(), ground.home, args.seconds)
     found = oracle.judge(case, outcome, before)
@@ -177,7 +187,7 @@ def run_number(
         "seconds": round(outcome.seconds, 2),
         "megabytes": outcome.memory >> 20,
         "stderr": printed[-1500:],
-        "again": f"--seed {args.seed} --number {number}" + (f" --only {args.only!r}" if args.only else ""),
+        "again": again,
     }
     findings = [
         {**line, "finding": finding.verdict, "mechanism": finding.mechanism, "about": finding.about}

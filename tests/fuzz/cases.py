@@ -36,6 +36,7 @@ class Case:
         trusted: folder of `base` with the results to compare with.
         output: folder of the results; the earlier ones in it must survive a refusal.
         touched: names of files whose results may differ under `OTHERS_SAME`.
+        noticed: a part of the one notice by which the report must differ from the trusted one; '': of none.
         held: a file that is open, and locked, during the run.
     """
 
@@ -53,6 +54,7 @@ class Case:
     trusted: str = ""
     output: Path | None = None
     touched: set[str] = field(default_factory=set)
+    noticed: str = ""
     held: Any = None
 
     @property

@@ -24,6 +24,7 @@ ERROR = re.compile(r"^(train\.py|demo\.py|netdissect/main\.py|netdissect\.broden
 NOISE = re.compile(r"Warning:|Error:|Exception|^\s|^Traceback|^warnings\.warn|^Fatal Python")
 LOST = re.compile(r"Logging error|Exception ignored")  # what Python prints where nobody can catch it
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+LOCKS = (".lock", ".report.lock")
 SMALL = 4 << 20  # bytes of files whose content is compared; of larger ones, size and date
 UNITS = {"layer1": 64, "layer4": 512}
 
@@ -81,10 +82,10 @@ def _digest(path: str) -> str:
 
 
 def changed(before: Surroundings, after: Surroundings) -> Iterator[str]:
-    """The paths that differ in more than their dates, locks aside."""
+    """The paths that differ in more than their dates, locks aside: they stay, since another run may hold one."""
     for path in sorted({*before.files, *after.files}):
         old, new = before.files.get(path), after.files.get(path)
-        if old == new or path.endswith("/.lock"):
+        if old == new or Path(path).name in LOCKS:
             continue
         if old is None and "/out/cache" in path and "/.cache-" not in path:
             continue  # whole, and of use to the next run
@@ -121,6 +122,7 @@ def _key(case: Case) -> str:
 def _judge_streams(case: Case, outcome: Outcome, text: str) -> Iterator[Finding]:
     lines = text.splitlines()
     plain = case.options.get("streams", "plain") in ("plain", "ascii", "pipe")
+    plain &= case.options.get("most_file") != 0  # stderr is a file too
     loss = case.program == "train" and outcome.code == 1 and len(lines) == 1 and " loss " in text
     faults = case.argv[:1] == ["check"] and outcome.code == 1 and not lines
     if outcome.code not in (0, 2) and not loss and not faults:
@@ -254,7 +256,8 @@ def must(condition: bool, rule: str, *about: object) -> None:
 
 def fresh(case: Case, name: str, before: Surroundings) -> list[Path]:
     """The files of this name that the run wrote."""
-    places = case.writable if case.output is None or case.writable == [case.folder] else [case.output]
+    # Where it may write to its whole folder, it was asked to, by a flag.
+    places = [case.folder] if case.folder in case.writable else [case.output] if case.output else case.writable
     listed = [Path(path) for place in places if place.is_dir() for path in sorted(listing(place))]
     found = [path for path in listed if path.name == name and path.is_file()]
     now = {str(path): path.stat() for path in found}
@@ -278,6 +281,7 @@ def demo_results(case: Case, before: Surroundings) -> None:
         check_record(record, report["topk"])
     files = [record["file"] for record in report["images"]]
     must(len(set(files)) == len(files) or case.kind == "flags", "an image twice", files)
+    must(any(case.noticed in notice for notice in report["notices"] or [""]), "not noticed", report["notices"])
     if case.expect == ANY:
         return
     known = {name: strict(case.base / case.trusted / f"{name}.json") for name in found}
@@ -293,6 +297,9 @@ def demo_results(case: Case, before: Surroundings) -> None:
         if not case.touched:
             must(len(ours) == len(theirs) == len(files), "an image more than once", files)
         return
+    if case.noticed:
+        must(len(report["notices"]) == 1, "another notice", report["notices"])
+        report["notices"] = known["explain"]["notices"]
     for name in found:
         ours, theirs = (_without_paths(content[name]) for content in (found, known))
         must(ours == theirs, f"not the trusted {name}.json", _first_difference(ours, theirs))

@@ -32,7 +32,7 @@ def folder_entries_are_links(case: Case) -> None:
     """An entry of the output folder leads elsewhere: nothing may be written there."""
     folder = earlier(case)
     entries = {
-        "demo": [".lock", "vis", "vis/.lock", "class", "explain.html", "explain.json", "figure.png", "vis/cam_0.jpg"],
+        "demo": [".report.lock", "vis", "class", "explain.html", "explain.json", "figure.png", "vis/cam_0.jpg"],
         "netdissect": [
             ".lock",
             "html",
@@ -162,7 +162,7 @@ def folder_is_locked(case: Case) -> None:
     import fcntl
 
     folder = earlier(case)
-    lock = folder / "vis/.lock" if case.program == "demo" else folder / ".lock"
+    lock = folder / (".report.lock" if case.program == "demo" else ".lock")
     case.held = open(lock, "a")  # noqa: SIM115  the campaign closes it
     fcntl.flock(case.held, fcntl.LOCK_EX)
     case.expect = REFUSED

@@ -90,9 +90,11 @@ def resume_absent(case: Case) -> None:
     key = case.rng.choice(list(holder))
     del holder[key]
     case.note(name, key)
-    # What else the file says, or what has no effect on the weights, need not be there.
-    free = {"torch", "torchvision", "prec1", "prec5", "num_classes", "best_prec1", "head", "scaler"}
-    finish(case, content, path, ANY if name in ("scaler", "scheduler", "group") or key in free else REFUSED)
+    # What else the file says, or what has no effect on the weights, need not be there, nor what older plans lack.
+    free = {"torch", "torchvision", "prec1", "prec5", "num_classes", "head", "scaler", "amp"}
+    free |= {"topk", "arch", "classes", "dataset"}  # the plan has them
+    lesser = name in ("scaler", "scheduler", "group", "plan") or key in free
+    finish(case, content, path, SAME_OR_REFUSED if lesser else REFUSED)
 
 
 PLAN_CHANGES: dict[str, Callable[[dict], Any]] = {
@@ -221,6 +223,8 @@ def resume_progress(case: Case) -> None:
             lambda field=field, value=value: training.update(sums={**sums, field: value}),
             REFUSED,
         )
+    # As many steps as an epoch has: this file cannot be told from one of a run that was stopped at the epoch's end.
+    changes["sums steps 3"] = (changes["sums steps 3"][0], SAME_OR_REFUSED)
     changes["no scheduler"] = (scheduler.clear, REFUSED)
     for value in (0, -1, 99, "x", None, NAN):
         changes[f"last epoch {value!r}"] = (lambda value=value: scheduler.update(last_epoch=value), REFUSED)

@@ -178,7 +178,6 @@ def settings_text(case: Case) -> None:
         "division": text + "TOPN = 1 / 0\n",
         "exit": text + "raise SystemExit(0)\n",
         "exit with text": text + "raise SystemExit('no')\n",
-        "interrupt": text + "raise KeyboardInterrupt\n",
         "base exception": text + "raise BaseException('x')\n",
         "import": text + "import nothing_of_this_name\n",
         "recursion": text + "def f(): return f()\nf()\n",
@@ -219,8 +218,6 @@ def settings_text(case: Case) -> None:
     bad |= {"encoding", "git conflict", "nested", "long number"}
     fine = {"BOM", "form feed", "latin", "old spelling", "lower case", "annotations"}
     case.expect = REFUSED if way in bad else SAME if way in fine else ANY
-    if way == "interrupt":
-        case.expect = ANY
 
 
 @mutation("settings")
