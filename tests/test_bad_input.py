@@ -24,6 +24,7 @@ import train
 from models import load_snapshot
 from netdissect import main as dissection
 from netdissect.tally import read_tally
+from training import loop
 from util.cli import run
 from util.files import lock_folder
 
@@ -568,6 +569,20 @@ def test_training_on_a_full_disk(training, tree, small_disk, monkeypatch, free, 
     place = small_disk.path / file.format(run="pytorch_resnet18_fc_ma_t5_tiny_places")
     assert training(tree, workdir=small_disk.path) == f"{place}: cannot be written ({os.strerror(errno.ENOSPC)})"
     assert not list(small_disk.path.rglob("*.pth"))
+
+
+def test_a_disk_that_fills_while_a_network_is_trained(training, tree, small_disk, monkeypatch):
+    def train_then_fill(*arguments):
+        line = train_and_validate(*arguments)
+        small_disk.fill(but=0)
+        return line
+
+    train_and_validate = loop.train_and_validate
+    monkeypatch.setattr(loop, "train_and_validate", train_then_fill)
+    run_folder = small_disk.path / "result" / "pytorch_resnet18_fc_ma_t5_tiny_places"
+    said = training(tree, workdir=small_disk.path)
+    assert said.startswith(f"{run_folder}/train.") and said.endswith(f"cannot be written ({os.strerror(errno.ENOSPC)})")
+    assert not list(small_disk.path.rglob("*.pth")) and not (run_folder / "train.jsonl").exists()
 
 
 @pytest.mark.parametrize("free", [0, 40_000, 400_000])
