@@ -1,6 +1,7 @@
 """Command lines: values out of range and of other kinds, flags that contradict each other or do not exist."""
 
 import os
+from pathlib import Path
 
 from cases import ANY, REFUSED, Case, mutation
 from ground import build_flags
@@ -317,7 +318,7 @@ def flag_places(case: Case) -> None:
     )
     case.note(value)
     case.argv[case.argv.index(flag) + 1] = value
-    case.writable = [case.folder]
+    case.writable = [case.folder, Path("/proc/x")]  # to make that is tried, and no system lets anyone
     if value.startswith(("file", "self", "fifo", "/")):
         case.expect = REFUSED
 
