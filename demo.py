@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import settings
 from explain.faithfulness import MOST_STEPS, Curves, ablation_records, by_votes, faithfulness_record
-from explain.images import FEATURE_LAYER, explain_subjects
+from explain.images import Classifier, explain_subjects
 from explain.inputs import (
     FIGURE_IMAGES,
     Data,
@@ -46,7 +46,8 @@ from explain.subjects import Selection, find_files
 from loader.batches import default_workers, make_loader
 from loader.datasets import dataset_names, spec_of
 from loader.images import explain_transform
-from models import DENSE_MARK, Head, head_of, load_snapshot, mark_of, model_names, parse_mark, run_name
+from models import DENSE_MARK, Head, head_of, load_snapshot, mark_of, parse_mark, run_name
+from models.backbones import ACCEPTED, check_arch
 from models.snapshot import read_checkpoint, weights_fingerprint
 from netdissect.made_of import read_made_of
 from netdissect.tally import read_tally
@@ -71,7 +72,7 @@ def get_args_parser() -> ArgumentParser:
     """The command line."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("--mark", help="tK, the number of votes per class (default: as the snapshot says)")
-    parser.add_argument("--arch", help=f"one of {', '.join(model_names())} (default: as the snapshot says)")
+    parser.add_argument("--arch", help=f"one of {ACCEPTED} (default: as the snapshot says)")
     parser.add_argument("--modelfile", metavar="PTH", help="snapshot (default: the run's newest, or the shipped one)")
     parser.add_argument("--nd_result", metavar="CSV", help="tally.csv of netdissect/main.py for this snapshot")
     parser.add_argument("--dataset", help=f"{', '.join(dataset_names())}, or a folder with train/ and val/")
@@ -119,7 +120,7 @@ class Network:
     """The network to explain.
 
     Attributes:
-        model: in eval mode, on its device.
+        classifier: the model, in eval mode, its head and its map.
         about: the snapshot's metadata.
         file: the snapshot.
         weights: fingerprint of its weights.
@@ -127,7 +128,7 @@ class Network:
         notices: what a reader must know before trusting the names of classes and units, in sentences.
     """
 
-    model: nn.Module
+    classifier: Classifier
     about: dict[str, Any]
     file: Path
     weights: str
@@ -137,7 +138,12 @@ class Network:
     @property
     def head(self) -> Head:
         """The model's head."""
-        return head_of(self.model)
+        return self.classifier.head
+
+    @property
+    def model(self) -> nn.Module:
+        """Images (B, 3, H, W) -> scores (B, C)."""
+        return self.classifier.model
 
 
 @dataclass(frozen=True)
@@ -235,7 +241,7 @@ def load_network(
         UserError: if the files cannot be read, or do not fit each other or the mark.
     """
     model, about = load_snapshot(file, arch, parse_mark(mark) if mark not in (None, DENSE_MARK) else None)
-    network = Network(model, about, file, weights_fingerprint(model), Tally(), [])
+    network = Network(Classifier.of(model), about, file, weights_fingerprint(model), Tally(), [])
     check_mark(network, mark)
     tally = read_units(network, regular_file(nd_result, "tally"), True) if nd_result else Tally()
     if own_tally and not nd_result:
@@ -245,6 +251,8 @@ def load_network(
     else:
         say("no tally: units have numbers only; netdissect/main.py names them, --nd_result takes its tally.csv")
     say(f"model: {display_path(file)}, {about['arch']}, K = {about['topk'] or 'all (dense head)'}")
+    if not network.classifier.feature_map.direct:
+        say(f"maps: {network.classifier.feature_map.about}")
     return replace(network, tally=tally)
 
 
@@ -279,7 +287,7 @@ def read_units(network: Network, file: Path, given: bool) -> Tally:
     """
     regular_file(file, "tally")
     made_of = read_made_of(file)
-    fault = None if made_of is None else misfit(made_of, network.weights)
+    fault = None if made_of is None else misfit(made_of, network.weights, network.classifier.feature_map.layer)
     if fault and given:
         raise UserError(
             f"tally {file}: it was made of {fault}, not of {network.file}: run netdissect/main.py --model_file "
@@ -335,7 +343,7 @@ def explain_selection(
     names = Names(data.classes, network.tally.concepts)
     unreadable: list[Unreadable] = []
     subjects = selection.read(explain_transform(spec_of(data.name)), unreadable)
-    pairs = explain_subjects(network.model, subjects, names, options.topn, options.target)
+    pairs = explain_subjects(network.classifier, subjects, names, options.topn, options.target)
     records: list[ImageRecord] = []
     pooled: list[Tensor] = []
     tiles: dict[int, list[np.ndarray]] = {}
@@ -400,12 +408,14 @@ def write(
 ) -> Report:
     """Write all pages, their JSON and the figure. Returns explain.json's content."""
     names, tally = Names(data.classes, network.tally.concepts), network.tally
+    feature_map = network.classifier.feature_map
     report: Report = {
         "arch": network.about["arch"],
         "topk": network.about["topk"],
         "modelfile": display_path(network.file),
         "nd_result": display_path(tally.file) if tally.file else None,
         "dataset": data.name,
+        "feature_map": {"layer": feature_map.layer, "about": feature_map.about},
         "explain": "target" if options.target else "prediction",
         "images": explained.records,
         "unreadable": explained.unreadable,
@@ -419,7 +429,7 @@ def write(
         faithfulness=faithfulness_record(evidence.methods, evidence.population.images),
         units=[names.unit(index) for index in range(network.head.in_features)],
         threshold=settings.SCORE_THRESHOLD,
-        dissection=dissection_page(tally.file, options.output),
+        dissection=dissection_page(network, options.output),
     )
     if options.topn > MOST_UNITS:
         say(f"figure.png shows the {MOST_UNITS} largest votes of each image only")
@@ -428,9 +438,10 @@ def write(
     return report
 
 
-def dissection_page(tally_file: Path | None, output: Path) -> str | None:
+def dissection_page(network: Network, output: Path) -> str | None:
     """Network Dissection's page of the layer, if it lies beside the tally: its path from the output folder."""
-    page = tally_file and tally_file.parent / "html" / f"{FEATURE_LAYER}.html"
+    tally_file, layer = network.tally.file, network.classifier.feature_map.layer
+    page = tally_file and tally_file.parent / "html" / f"{layer}.html"
     return Path(os.path.relpath(page, output)).as_posix() if page and page.is_file() else None
 
 
@@ -438,8 +449,8 @@ def check_args(args: argparse.Namespace) -> None:
     """Raises UserError for values out of range, before any work."""
     if args.mark not in (None, DENSE_MARK):
         parse_mark(args.mark)
-    if args.arch and args.arch not in model_names():
-        raise UserError(f"--arch {args.arch}: expected one of {', '.join(model_names())}")
+    if args.arch:
+        check_arch(args.arch, "--arch")
     check_ranges(args, RANGES)
     if args.compare and (args.no_val or (args.image and not args.images)):
         raise UserError("--compare: needs the validation images, without --no_val")

@@ -1,8 +1,9 @@
-"""Train a ResNet with a Dynamic-K Activation head (or a dense one), on CPU or GPU, or on many GPUs.
+"""Train a network with a Dynamic-K Activation head (or a dense one), on CPU or GPU, or on many GPUs.
 
     python3 train.py --mark t5                                  # ResNet-d5a on Places365, or on the embedded scenes
     python3 train.py --mark t5 --dataset mini_places            # the embedded scenes, 24 epochs
     python3 train.py --mark t10 --arch resnet50_fc_ma           # ResNet-50, K = 10
+    python3 train.py --mark t5 --arch convnext_tiny_fc_ma       # any network: torchvision's, timm:<model>, your own
     python3 train.py --mark dense --arch resnet18               # the baseline with a dense head
     python3 train.py --mark t5 --dataset /path/to/tree          # any folder with train/<class>/ and val/<class>/
     python3 train.py --mark t5 --k_schedule linear:50-5         # begin with K = 50
@@ -23,7 +24,8 @@ from pathlib import Path
 
 import settings
 from loader.datasets import dataset_names
-from models import DENSE_MARK, model_names
+from models import DENSE_MARK
+from models.backbones import ACCEPTED
 from training import TrainConfig, train_and_evaluate
 from training.epoch import NonFiniteLoss
 from util import distributed
@@ -41,7 +43,7 @@ def get_args_parser() -> ArgumentParser:
         "--mark",
         help=f"tK: keep the K largest votes per class (default {settings.MARK}); {DENSE_MARK} for a dense head",
     )
-    parser.add_argument("--arch", default=DEFAULTS.arch, help=f"one of {', '.join(model_names())}")
+    parser.add_argument("--arch", default=DEFAULTS.arch, help=f"one of {ACCEPTED}")
     parser.add_argument(
         "--k_schedule",
         metavar="linear:A-B",

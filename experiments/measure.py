@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from explain.faithfulness import at_random, by_votes
-from explain.images import FEATURE_LAYER
 from explain.routes import overlaps, within_and_between
 from models import Head
 from models.dynamic_k import DynamicKLinear
@@ -24,6 +23,7 @@ from netdissect.layout import find_layouts
 from netdissect.tally import TallyRow, interpretable, unique_detectors
 from settings import SCORE_THRESHOLD
 
+FEATURE_LAYER = "layer4"  # of the ResNets that are studied
 SHOWN = 5  # the largest votes, as an explanation shows them
 TOP = 4  # the votes whose share the paper's figures are about
 SAMPLE = 1000  # images, evenly spaced, of which pairs are compared and units silenced

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from explain.naming import Names
 from explain.records import (
@@ -21,12 +21,32 @@ from explain.records import (
 from explain.subjects import Subject, batched
 from explain.votes import ClassVotes, class_votes
 from models import Head, head_of
-from models.hooks import layer_outputs
+from models.feature_map import FeatureMap, find_feature_map
+from models.hooks import layer_inputs, layer_outputs
 from util.cli import UserError
 
-FEATURE_LAYER = "layer4"
 BATCH = 16  # images through the network at one time
 RANKED = 5  # classes listed with their probabilities
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A network as explanations see it.
+
+    Attributes:
+        model: images (B, 3, H, W) -> scores (B, C), in eval mode.
+        head: its head, whose votes are explained.
+        feature_map: where the units' heat maps come from, if there are any.
+    """
+
+    model: nn.Module
+    head: Head
+    feature_map: FeatureMap
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Classifier":
+        """Look a network over, by running it on noise. Raises ValueError if it has no head, or takes no image."""
+        return cls(model, head_of(model), find_feature_map(model))
 
 
 class NotFiniteError(ValueError):
@@ -47,29 +67,29 @@ class Explanation:
 
     Attributes:
         record: its part of explain.json that comes from the network.
-        maps: (R, H, W) the maps of the R listed units, in their order.
+        maps: (R, h, w) the maps of the R listed units, in their order; None if the network has none.
         pooled: (N,) the features that the votes are made of.
     """
 
     record: ExplanationRecord
-    maps: Tensor
+    maps: Tensor | None
     pooled: Tensor
 
 
 def explain_subjects(
-    model: nn.Module, subjects: Iterable[Subject], names: Names, topn: int, explain_target: bool = False
+    network: Classifier, subjects: Iterable[Subject], names: Names, topn: int, explain_target: bool = False
 ) -> Iterator[tuple[Subject, Explanation]]:
     """Explain images as they are read, in batches; arguments and errors as of `explain_images`.
 
     Raises:
         UserError: naming the image whose features or scores are not finite.
     """
-    device = head_of(model).weight.device
+    device = network.head.weight.device
     for batch in batched(subjects, BATCH):
         images = torch.stack([subject.image for subject in batch])  # (B, 3, H, W)
         targets = [subject.target for subject in batch]
         try:
-            explanations = explain_images(model, images.to(device), targets, names, topn, explain_target)
+            explanations = explain_images(network, images.to(device), targets, names, topn, explain_target)
         except NotFiniteError as error:
             raise UserError(
                 f"{batch[error.row].file}: the network's features or scores of this image are not finite"
@@ -79,7 +99,7 @@ def explain_subjects(
 
 @torch.inference_mode()
 def explain_images(
-    model: nn.Module,
+    network: Classifier,
     images: Tensor,
     targets: Sequence[int | None],
     names: Names,
@@ -89,8 +109,8 @@ def explain_images(
     """Predict images and take the scores of their classes apart, in float32.
 
     Args:
-        model: a network of `models.build_model`, in eval mode.
-        images: (B, 3, H, W) normalised images, on the model's device.
+        network: the network.
+        images: (B, 3, H, W) normalised images, on its device.
         targets: their B true classes, None where unknown.
         names: of classes and units.
         topn: how many of the largest votes are listed.
@@ -102,11 +122,8 @@ def explain_images(
     """
     if explain_target and None in targets:
         raise ValueError("explain_target: expected a true class for each image")
-    head = head_of(model)
-    with layer_outputs(model, [FEATURE_LAYER]) as outputs:
-        logits = model(images)  # (B, C)
-    features = outputs[FEATURE_LAYER]  # (B, N, H, W)
-    pooled = F.adaptive_avg_pool2d(features, 1).flatten(1)  # (B, N), as the network pools them
+    head = network.head
+    logits, pooled, maps = forward(network, images)  # (B, C), (B, N), (B, N, h, w)
     for row, finite in enumerate((pooled.isfinite().all(1) & logits.isfinite().all(1)).tolist()):
         if not finite:
             raise NotFiniteError(row)
@@ -120,6 +137,7 @@ def explain_images(
         votes = {class_: class_votes(head, pooled[row].cpu(), class_) for class_ in roles}
         own = votes[explained[row]]
         listed = own.unit[:topn]  # (R,)
+        listed_maps = None if maps is None else maps[row].cpu()[listed]
         record: ExplanationRecord = {
             **_prediction(probability[row], ranked[row], explained[row], target, names.classes),
             **_score(own, topn, names),
@@ -128,8 +146,26 @@ def explain_images(
         without = _without(head, pooled[row], listed, explained[row], names.classes)
         for unit, ablated in zip(record["units"], without, strict=True):
             unit["without"] = ablated
-        explanations.append(Explanation(record, features[row].cpu()[listed], pooled[row].cpu()))
+        explanations.append(Explanation(record, listed_maps, pooled[row].cpu()))
     return explanations
+
+
+def forward(network: Classifier, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Run a network, and keep what its explanations are made of.
+
+    Args:
+        network: the network.
+        images: (B, 3, H, W), on its device.
+
+    Returns:
+        scores (B, C), the head's input (B, N), and the units' maps (B, N, h, w), None if it has none.
+    """
+    found = network.feature_map
+    layers, head = [found.layer] if found.layer else [], cast(nn.Module, network.head)
+    with layer_outputs(network.model, layers) as outputs, layer_inputs(head) as inputs:
+        logits = network.model(images)  # (B, C)
+    maps = found.maps(network.model, outputs[found.layer]) if found.layer else None
+    return logits, inputs[-1].to(logits.device), maps
 
 
 def _prediction(

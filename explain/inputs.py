@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 import settings
-from explain.images import FEATURE_LAYER
 from explain.subjects import Selection
 from loader.datasets import class_names, dataset_names, find_dataset
 from loader.folders import display_name
@@ -65,18 +64,19 @@ def find_snapshot(
     return ROOT / settings.SHIPPED_SNAPSHOT, ROOT / settings.SHIPPED_TALLY
 
 
-def misfit(made_of: MadeOf, weights: str) -> str | None:
+def misfit(made_of: MadeOf, weights: str, layer: str | None) -> str | None:
     """What a tally was made of, in words, if that is not the explained layer of the network with these weights.
 
     Args:
         made_of: the tally's record.
         weights: fingerprint of the network's weights.
+        layer: whose maps its units have; None if there is none.
     """
-    differing = differences(made_of, {"weights": weights, "layer": FEATURE_LAYER})
+    differing = differences(made_of, {"weights": weights, "layer": layer})
     if not differing:
         return None
     if differing == ["layer"]:
-        return f"layer {made_of.get('layer')!r}, not {FEATURE_LAYER}"
+        return f"layer {made_of.get('layer')!r}, not {layer or 'the inputs of the head, which have no map'}"
     arch, own = made_of.get("arch", "unknown arch"), str(made_of.get("weights"))
     return f"another snapshot ({arch}, weights {own[:12]}, not {weights[:12]})"
 

@@ -222,6 +222,18 @@ class ReportMadeOf(TypedDict):
     data: str
 
 
+class MapRecord(TypedDict):
+    """Where the units' heat maps come from.
+
+    Attributes:
+        layer: whose output they are, or are made of; None if there are none.
+        about: the same in a sentence, for people.
+    """
+
+    layer: str | None
+    about: str
+
+
 class Report(TypedDict):
     """explain.json.
 
@@ -231,6 +243,7 @@ class Report(TypedDict):
         modelfile: path of the snapshot.
         nd_result: path of the tally that names the units; None without one.
         dataset: name of the data set.
+        feature_map: where the units' heat maps come from.
         explain: 'prediction' or 'target': whose score is explained.
         images: one entry per explained image.
         unreadable: files that could not be read.
@@ -244,6 +257,7 @@ class Report(TypedDict):
     modelfile: str
     nd_result: str | None
     dataset: str
+    feature_map: MapRecord
     explain: str
     images: list[ImageRecord]
     unreadable: list[Unreadable]

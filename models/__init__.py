@@ -1,7 +1,7 @@
 """The networks: backbones with a dense or a Dynamic-K Activation head, and their snapshots."""
 
-from models.backbones import build_model, has_dynamic_k, head_of, model_names
-from models.heads import DENSE_MARK, Head, mark_of, parse_mark
+from models.backbones import build_model, has_dynamic_k, model_names, with_dynamic_k
+from models.heads import DENSE_MARK, Head, head_of, mark_of, parse_mark
 from models.snapshot import load_snapshot, run_name
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "model_names",
     "parse_mark",
     "run_name",
+    "with_dynamic_k",
 ]

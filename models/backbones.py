@@ -1,61 +1,38 @@
-"""ResNets with any head: torchvision's blocks and trunk, with the dense `fc` or, for `<name>_fc_ma`, the head `rfc`."""
+"""Networks with any head: the paper's ResNets, any torchvision or timm classifier, and whatever a function returns.
 
+A head takes the place of the last `nn.Linear`, which is found by running the network: there is no table of names. The
+ResNets are built as in the paper's snapshots, with a head named `rfc`; in every other network the head keeps the name
+of the layer that it replaces.
+"""
+
+import importlib
+import inspect
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
-from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+import torchvision
+from torch import nn
+from torch.nn.parameter import is_lazy
+from torchvision.models.resnet import ResNet
 
 from models.dynamic_k import DynamicKLinear
-from models.heads import HEADS, DenseHead, Head
-from util.cli import UserError
+from models.heads import HEADS, DenseHead, Head, adopt
+from models.probe import Call, NoInputFits, calls_of, fitting_noise
+from models.resnets import TRUNKS, DynamicKResNet, width_of
+from util.cli import Terminated, UserError, describe
 
-# torchvision's ResNets: the arguments of its `ResNet` for each.
-TRUNKS: dict[str, dict[str, Any]] = {
-    "resnet18": dict(block=BasicBlock, layers=[2, 2, 2, 2]),
-    "resnet34": dict(block=BasicBlock, layers=[3, 4, 6, 3]),
-    "resnet50": dict(block=Bottleneck, layers=[3, 4, 6, 3]),
-    "resnet101": dict(block=Bottleneck, layers=[3, 4, 23, 3]),
-    "resnet152": dict(block=Bottleneck, layers=[3, 8, 36, 3]),
-    "resnext50_32x4d": dict(block=Bottleneck, layers=[3, 4, 6, 3], groups=32, width_per_group=4),
-    "resnext101_32x8d": dict(block=Bottleneck, layers=[3, 4, 23, 3], groups=32, width_per_group=8),
-    "resnext101_64x4d": dict(block=Bottleneck, layers=[3, 4, 23, 3], groups=64, width_per_group=4),
-    "wide_resnet50_2": dict(block=Bottleneck, layers=[3, 4, 6, 3], width_per_group=128),
-    "wide_resnet101_2": dict(block=Bottleneck, layers=[3, 4, 23, 3], width_per_group=128),
-}
 DKA_SUFFIX = "_fc_ma"
-
-
-class DynamicKResNet(ResNet):
-    """torchvision's ResNet whose classifier is named `rfc`, as in the paper's snapshots.
-
-    Args:
-        num_classes: C.
-        topk: K of the head.
-        head: makes the head from its number of inputs and outputs, and topk.
-        trunk: torchvision's `ResNet` arguments but the number of classes, as in `TRUNKS`.
-
-    Raises:
-        ValueError: if topk is not in 1..number of pooled features.
-    """
-
-    def __init__(self, num_classes: int, topk: int, head: Callable[..., nn.Linear] = DynamicKLinear, **trunk: Any):
-        super().__init__(**trunk, num_classes=1)
-        self.fc = nn.Identity()  # the trunk's own forward then ends with the pooled features
-        self.rfc = head(width_of(trunk), num_classes, topk=topk)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> logits (B, C)."""
-        return self.rfc(self._forward_impl(x))  # (B, N) -> (B, C)
-
-
-def width_of(trunk: dict[str, Any]) -> int:
-    """N, the number of pooled features of a trunk."""
-    return 512 * trunk["block"].expansion
+TIMM = "timm:"
+# Networks of other packages that need more than a call: the function that builds each.
+FACTORIES = {"efficientnet_lite0": "models.efficientnet_lite:efficientnet_lite0"}
+ACCEPTED = (
+    f"{', '.join(TRUNKS)}, {', '.join(FACTORIES)}, another classifier of torchvision, timm:<model> or "
+    f"package.module:factory, with {DKA_SUFFIX} for a DKA head"
+)
 
 
 def model_names() -> list[str]:
-    """All architectures: each trunk with a dense head, then each with a DKA head."""
+    """The paper's architectures: each ResNet with a dense head, then each with a DKA head."""
     return [*TRUNKS, *(trunk + DKA_SUFFIX for trunk in TRUNKS)]
 
 
@@ -64,39 +41,214 @@ def has_dynamic_k(arch: str) -> bool:
     return arch.endswith(DKA_SUFFIX)
 
 
+def is_code(arch: str) -> bool:
+    """Whether an architecture names a function that is imported and called: `package.module:factory`."""
+    return ":" in arch and not arch.startswith(TIMM)
+
+
+def check_arch(arch: str, what: str = "architecture") -> None:
+    """Raises UserError, naming what is accepted, for an architecture that is not known, or not installed.
+
+    Of `package.module:factory` only the form is checked: nothing is imported.
+    """
+    name = arch.removesuffix(DKA_SUFFIX)
+    if name.startswith(TIMM):
+        known = _timm().is_model(name.removeprefix(TIMM))
+    elif ":" in name:
+        module, _, factory = name.partition(":")
+        known = all(part.isidentifier() for part in [*module.split("."), *factory.split(".")])
+    else:
+        known = name in TRUNKS or name in FACTORIES or name in torchvision_names()
+    if not known:
+        raise UserError(f"{what} {arch!r}: expected one of {ACCEPTED}")
+
+
+def torchvision_names() -> list[str]:
+    """The names of torchvision's classifiers."""
+    return torchvision.models.list_models(module=torchvision.models)
+
+
 def build_model(
     arch: str, num_classes: int, topk: int | None = None, head: Callable[..., nn.Linear] | None = None
-) -> ResNet:
-    """A freshly initialised network.
+) -> nn.Module:
+    """A network with a head: images (B, 3, H, W), normalised as ImageNet's -> scores (B, num_classes).
+
+    Weights are freshly initialised, but for those that a factory brings. Where a factory's own classifier has
+    `num_classes` outputs, the head starts with its weights.
 
     Args:
-        arch: one of `model_names()`.
+        arch: as `ACCEPTED` says.
         num_classes: C, at least 1.
-        topk: K, 1..512 (resnet18, resnet34) or 1..2048 (the others); unused by dense heads.
+        topk: K, from 1 to the number of pooled features (512 of resnet18); unused by dense heads.
         head: a class of `models.heads`, or anything that is called as they are; None: `DenseHead` for `<name>`,
             `DynamicKLinear` for `<name>_fc_ma`.
 
     Raises:
-        UserError: for an unknown arch, or topk or num_classes out of range.
+        UserError: for an unknown arch, topk or num_classes out of range, or a network that cannot be built or has no
+            linear layer that puts out its scores.
     """
-    if arch not in model_names():
-        raise UserError(f"architecture {arch!r}: expected one of {', '.join(model_names())}")
+    check_arch(arch)
     if num_classes < 1:
         raise UserError(f"number of classes {num_classes}: expected at least 1")
-    trunk = TRUNKS[arch.removesuffix(DKA_SUFFIX)]
-    width = width_of(trunk)
-    if (has_dynamic_k(arch) or head not in (None, DenseHead)) and (topk is None or not 1 <= topk <= width):
-        raise UserError(f"K = {topk}: {arch} has {width} pooled features, expected 1 <= K <= {width}")
+    name = arch.removesuffix(DKA_SUFFIX)
+    head = cast(Callable[..., nn.Linear], head or HEADS[own_head(arch)])
+    if name not in TRUNKS:
+        try:
+            return with_head(build_backbone(name), head, topk, num_classes)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{arch}: {error}") from error
+    trunk = TRUNKS[name]
+    _check_topk(arch, head, topk, width_of(trunk))
     if has_dynamic_k(arch):
-        return DynamicKResNet(num_classes, cast(int, topk), head or DynamicKLinear, **trunk)
+        return DynamicKResNet(num_classes, cast(int, topk), head, **trunk)
     model = ResNet(**trunk, num_classes=num_classes)
-    model.fc = DenseHead.adopt(model.fc) if head in (None, DenseHead) else head(width, num_classes, topk=topk)
+    model.fc = adopt(model.fc) if head is DenseHead else head(width_of(trunk), num_classes, topk=topk)
     return model
 
 
-def head_of(model: nn.Module) -> Head:
-    """The head of a network that `build_model` made: dense `fc`, or `rfc`."""
-    return cast(Head, model.rfc if isinstance(model, DynamicKResNet) else model.fc)
+def with_dynamic_k(model: nn.Module, topk: int, num_classes: int | None = None) -> nn.Module:
+    """Put a `DynamicKLinear` in place of the last `nn.Linear` of a network.
+
+    Args:
+        model: images (B, 3, H, W) -> scores (B, C); changed in place. It is run once or more, in eval mode on noise, to
+            find the layer.
+        topk: K, 1..number of the layer's inputs.
+        num_classes: C of the new layer; None or the layer's own number keep its weights.
+
+    Returns:
+        the network; a bare `nn.Linear` is a network too, and gives the new layer.
+
+    Raises:
+        ValueError: if no linear layer puts out the network's scores, or topk is out of range.
+    """
+    return with_head(model, DynamicKLinear, topk, num_classes)
+
+
+def with_head(
+    model: nn.Module, head: Callable[..., nn.Linear], topk: int | None = None, num_classes: int | None = None
+) -> nn.Module:
+    """Put a head in place of the last `nn.Linear` of a network; arguments and errors as of `with_dynamic_k`."""
+    name = last_linear(model)
+    linear = cast(nn.Linear, model.get_submodule(name))
+    _check_topk("the network", head, topk, linear.in_features)
+    topk = None if head is DenseHead else topk
+    if num_classes in (None, linear.out_features):
+        placed = adopt(linear, head, topk)
+    else:
+        placed = head(linear.in_features, num_classes, topk=topk).to(linear.weight.device, linear.weight.dtype)
+    if not name:
+        return placed
+    model.set_submodule(name, placed)
+    return model
+
+
+def _check_topk(arch: str, head: Callable[..., nn.Linear], topk: int | None, width: int) -> None:
+    if head is not DenseHead and (topk is None or not 1 <= topk <= width):
+        raise UserError(f"K = {topk}: {arch} has {width} pooled features, expected 1 <= K <= {width}")
+
+
+def last_linear(model: nn.Module) -> str:
+    """The dotted name of the `nn.Linear` whose output is the network's.
+
+    Raises:
+        ValueError: if there is none, or the network does not run.
+    """
+    if isinstance(model, nn.Linear):
+        return ""
+    try:
+        images, _ = fitting_noise(model)
+    except NoInputFits as error:
+        raise ValueError(str(error)) from error
+    calls = calls_of(model, images)
+    linear = next((call for call in reversed(calls) if isinstance(call.module, nn.Linear)), None)
+    if linear is None:
+        raise ValueError("the network has no nn.Linear, in whose place a head could be put")
+    if not _same(linear, calls[-1]):
+        raise ValueError(
+            f"the network changes the output of its last linear layer, {linear.name}, which a head replaces"
+        )
+    return linear.name
+
+
+def _same(call: Call, last: Call) -> bool:
+    """Whether a layer put out what the network did; on the meta device, which has no values, of the same shape."""
+    if call.output is None or last.output is None or call.output.shape != last.output.shape:
+        return False
+    return last.output.is_meta or bool(call.output.equal(last.output))
+
+
+# --- backbones of others ------------------------------------------------------------------------------------------
+
+
+def build_backbone(name: str, num_classes: int | None = None) -> nn.Module:
+    """A network of torchvision, timm or a factory, as it comes.
+
+    Args:
+        name: a torchvision name, a key of `FACTORIES`, `timm:<model>` or `package.module:factory`.
+        num_classes: passed on where the function takes it; None: its own number.
+
+    Raises:
+        UserError: for an unknown name, and for whatever a factory raises or returns that is no network.
+    """
+    options = {} if num_classes is None else {"num_classes": num_classes}
+    name = FACTORIES.get(name, name)
+    if name.startswith(TIMM):
+        timm = _timm()
+        return _called(name, lambda: timm.create_model(name.removeprefix(TIMM), **options))
+    if ":" in name:
+        model = _called(name, lambda: _factory(name)(**options))
+        _check_network(name, model)
+        return model
+    if name not in torchvision_names():
+        raise UserError(f"architecture {name!r}: expected one of {ACCEPTED}")
+    builder = torchvision.models.get_model_builder(name)
+    network = get_type_hints(builder).get("return")
+    if network is not None and "aux_logits" in inspect.signature(network.__init__).parameters:
+        options |= {"aux_logits": False, "init_weights": True}  # in training the others return several scores
+    return _called(name, lambda: builder(weights=None, **options))
+
+
+def _factory(name: str) -> Callable[..., nn.Module]:
+    module, _, path = name.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _timm() -> Any:
+    try:
+        return importlib.import_module("timm")
+    except ImportError as error:
+        raise UserError("timm:<model>: the package timm is not installed; `pip install timm` brings it") from error
+
+
+def _called(name: str, factory: Callable[[], nn.Module]) -> nn.Module:
+    """What a factory returns. Raises UserError for whatever it raises, an end of the process included."""
+    try:
+        return factory()
+    except (Terminated, UserError):
+        raise
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: no name before the colon
+        raise UserError(f"architecture {name!r}: {str(error).strip() or type(error).__name__}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"architecture {name!r}: it cannot be built ({describe(error)})") from error
+
+
+def _check_network(name: str, model: object) -> None:
+    """Raise UserError for what a factory returned, if it is no network with weights."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"architecture {name!r}: it returned {type(model).__name__}, expected a torch.nn.Module")
+    weights = [*model.parameters(), *model.buffers()]
+    if not weights:
+        raise UserError(f"architecture {name!r}: {type(model).__name__} has no weights, expected a network")
+    if any(is_lazy(weight) or weight.is_meta for weight in weights):
+        raise UserError(f"architecture {name!r}: it has weights without values, expected an initialised network")
+
+
+# --- names of heads -----------------------------------------------------------------------------------------------
 
 
 def head_name(head: Head, arch: str) -> str | None:

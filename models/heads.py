@@ -6,7 +6,7 @@ a class here, and an entry of `HEADS` if snapshots are to name it.
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ DENSE_MARK = "dense"
 BLOCK_ELEMENTS = 1 << 21  # votes that are held at one time
 
 
+@runtime_checkable
 class Head(Protocol):
     """What every head has: it maps pooled features (..., N) to scores (..., C), and takes them apart."""
 
@@ -83,14 +84,6 @@ class DenseHead(nn.Linear):
     def of(cls, weight: Tensor, bias: Tensor) -> "DenseHead":
         """A dense head, in eval mode, with given weight (C, N) and bias (C,)."""
         return _filled(cls(weight.shape[1], weight.shape[0]), weight, bias)
-
-    @classmethod
-    def adopt(cls, linear: nn.Linear) -> "DenseHead":
-        """A dense head that has a layer's own parameters; no random number is drawn."""
-        with torch.device("meta"):
-            head = cls(linear.in_features, linear.out_features)
-        head.weight, head.bias = linear.weight, linear.bias
-        return head
 
 
 class StraightThroughHead(DynamicKLinear):
@@ -197,6 +190,42 @@ HEADS: dict[str, type[nn.Linear]] = {
     "static": StaticHead,
     "pruned": PrunedHead,
 }
+
+
+def adopt(linear: nn.Linear, kind: Callable[..., nn.Linear] = DenseHead, topk: int | None = None) -> nn.Linear:
+    """A head with a layer's own parameters, in its mode; no random number is drawn.
+
+    Args:
+        linear: the layer. If it has no bias, the head's is zero.
+        kind: of `HEADS`, or anything that is called as they are.
+        topk: K; None where the head has none.
+
+    Raises:
+        ValueError: if the head cannot have this K.
+    """
+    with torch.device("meta"):
+        head = kind(linear.in_features, linear.out_features, topk=topk)
+    head.weight = linear.weight
+    head.bias = nn.Parameter(torch.zeros_like(linear.weight[:, 0])) if linear.bias is None else linear.bias
+    return head.train(linear.training)
+
+
+def head_module_name(model: nn.Module) -> str:
+    """The dotted name of a network's head.
+
+    Raises:
+        ValueError: if it has none of the heads of this module, or several.
+    """
+    names = [name for name, module in model.named_modules() if isinstance(module, Head)]
+    if len(names) != 1:
+        found = f"{len(names)} heads" if names else "no head: `with_dynamic_k` puts one in"
+        raise ValueError(f"the network has {found}, expected one")
+    return names[0]
+
+
+def head_of(model: nn.Module) -> Head:
+    """The head of a network that `build_model` or `with_dynamic_k` made. Raises ValueError if it has none."""
+    return cast(Head, model.get_submodule(head_module_name(model)))
 
 
 def _filled(head: Any, weight: Tensor, bias: Tensor) -> Any:

@@ -1,4 +1,4 @@
-"""Snapshots: reading and writing our own files, those of the paper's authors, and torchvision's ResNet weights."""
+"""Snapshots: reading and writing our own files, and reading those of the paper's authors, torchvision and timm."""
 
 import hashlib
 import os
@@ -12,27 +12,42 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from models.backbones import DKA_SUFFIX, TRUNKS, build_model, has_dynamic_k, model_names
-from models.heads import HEADS
+from models.backbones import (
+    ACCEPTED,
+    DKA_SUFFIX,
+    build_backbone,
+    build_model,
+    check_arch,
+    has_dynamic_k,
+    is_code,
+    last_linear,
+    own_head,
+    torchvision_names,
+    with_head,
+)
+from models.heads import HEADS, head_module_name, head_of
+from models.probe import fitting_noise
+from models.resnets import TRUNKS
 from util.cli import UserError
 from util.files import atomic_write, regular_file
 from util.text import shown
 
 # What a wrapper puts before every key: DataParallel and DistributedDataParallel, torch.compile.
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
-_HEAD_KEYS = frozenset(f"{name}.{part}" for name in ("fc", "rfc") for part in ("weight", "bias", "mask"))
+_HEAD_PARTS = ("weight", "bias", "mask")
+_HEAD_KEYS = frozenset(f"{name}.{part}" for name in ("fc", "rfc") for part in _HEAD_PARTS)  # of the ResNets
 # BatchNorm's batch counters: absent from files older than PyTorch 0.4.1, and without effect on any output.
 _COUNTER = "num_batches_tracked"
 # No trained network comes near it, and the squares of larger values overflow float32.
 LARGEST = 1e18
 MOST_NAMED = 20  # keys that a message names
-_PROBE = (2, 3, 64, 64)  # images on which a network is tried once it is read
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
-    """Read a .pth file with `weights_only=True`; code in it is refused, never run.
+    """Read a .pth file with `weights_only=True`, or a .safetensors file; code in it is refused, never run.
 
     Returns:
         A dict with at least `state_dict`, whose keys have no wrapper's prefix and whose floating-point tensors are
@@ -64,8 +79,10 @@ def _read(path: Path) -> Any:
     """What torch can load of a file, without code and without more memory than the file has bytes."""
     try:
         with open(path, "rb") as file:
-            archive = file.read(4) == b"PK\x03\x04"  # what torch goes by; older files are pickles
-        if archive:
+            start = file.read(9)
+        if _is_safetensors(start, os.path.getsize(path)):
+            return load_file(path)
+        if start.startswith(b"PK\x03\x04"):  # what torch goes by; older files are pickles
             with zipfile.ZipFile(path) as listed:
                 if sum(entry.file_size for entry in listed.infolist()) > os.path.getsize(path):
                     raise UserError(f"snapshot {path}: compressed, expected a file as torch.save writes it")
@@ -80,6 +97,11 @@ def _read(path: Path) -> Any:
         ) from error
     except Exception as error:  # a damaged file can fail anywhere in torch's reader
         raise UserError(f"snapshot {path}: unreadable or truncated ({_first_line(error)})") from error
+
+
+def _is_safetensors(start: bytes, size: int) -> bool:
+    """Whether a file's first nine bytes are the length of a JSON header and its beginning, as safetensors has them."""
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < size
 
 
 def _is_weight(key: Any, value: Any) -> bool:
@@ -133,7 +155,7 @@ def _first_line(error: Exception) -> str:
 
 
 def guess_arch(state: dict[str, Tensor]) -> str | None:
-    """Name the architecture whose tensors `state` holds, or None if it is none of `model_names()`."""
+    """Name the architecture whose tensors `state` holds: a ResNet's, or a torchvision classifier's; None for others."""
 
     def trunk_shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
         trunk = (key for key in tensors if key not in _HEAD_KEYS and not key.endswith(_COUNTER))
@@ -144,7 +166,21 @@ def guess_arch(state: dict[str, Tensor]) -> str | None:
             reference = build_model(trunk, 1)
         if trunk_shapes(state) == trunk_shapes(reference.state_dict()):
             return trunk + DKA_SUFFIX if "rfc.weight" in state else trunk
-    return None
+    return next((name for name in torchvision_names() if name not in TRUNKS and _could_be(name, state)), None)
+
+
+def _could_be(name: str, state: dict[str, Tensor]) -> bool:
+    """Whether a torchvision classifier has these tensors, but for the number of classes."""
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            own = build_backbone(name).state_dict()
+    except UserError:  # some cannot be built without values: they must be named
+        return False
+    if set(own) != set(state):
+        return False
+    differing = {key.rsplit(".", 1)[0] for key in own if own[key].shape != state[key].shape}
+    return len(differing) <= 1  # the head
 
 
 def load_state(
@@ -179,7 +215,6 @@ def _listed(keys: list[str]) -> str:
     return ", ".join(keys[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-@torch.inference_mode()
 def check_answers(model: nn.Module, path: str | os.PathLike) -> None:
     """Try a network on two images of noise, the same ones each time; its mode is restored.
 
@@ -190,10 +225,7 @@ def check_answers(model: nn.Module, path: str | os.PathLike) -> None:
     Raises:
         UserError: if any logit is not finite.
     """
-    images = torch.randn(_PROBE, generator=torch.Generator().manual_seed(0))
-    training = model.training
-    logits = model.eval()(images.to(next(model.parameters()).device))  # (2, C)
-    model.train(training)
+    _, logits = fitting_noise(model)  # (2, C)
     if not logits.isfinite().all():
         raise UserError(f"snapshot {path}: the network's answers to an image are not finite with these weights")
 
@@ -208,7 +240,8 @@ def load_snapshot(
 
     Args:
         path: the .pth file.
-        arch: one of `model_names()`; None takes it from the file, or from the names and number of its tensors.
+        arch: as `models.build_model` takes it; None takes it from the file, or from the names and number of its
+            tensors. Code that a file names, `package.module:factory`, is run only if it is named here too.
         topk: K of the head; None takes it from the file. A value given here takes precedence over the file's.
 
     Returns:
@@ -223,7 +256,6 @@ def load_snapshot(
     state = checkpoint["state_dict"]
     arch = _arch_of(checkpoint, arch, path)
     head = _head_of(checkpoint, path)
-    num_classes = _num_classes(state, "rfc.weight" if has_dynamic_k(arch) else "fc.weight", arch, path)
     if head is None and not has_dynamic_k(arch):
         topk = None
     elif topk is None:
@@ -232,29 +264,52 @@ def load_snapshot(
             raise UserError(
                 f"snapshot {path} does not say its K: name it, with --mark t5 (or TOPK in netdissect) for K = 5"
             )
-    metadata = _checked_metadata(checkpoint, num_classes, path)
     try:
-        with torch.device("meta"):  # shapes first: what the file claims to be is not allocated before it fits
-            load_state(build_model(arch, num_classes, topk, head), state, path)
-        model = build_model(arch, num_classes, topk, head)
+        model = _rebuilt(arch, state, topk, head, path)
     except UserError:
         raise
-    except ValueError as error:  # a head that cannot have this K
+    except ValueError as error:  # a head that cannot have this K, a network that cannot have a head
         raise UserError(f"snapshot {path}: {error}") from error
+    num_classes = head_of(model).out_features
+    metadata = _checked_metadata(checkpoint, num_classes, path)
     load_state(model, state, path)
     check_answers(model, path)
     return model.eval(), {**metadata, "arch": arch, "topk": topk, "num_classes": num_classes}
 
 
+def _rebuilt(
+    arch: str, state: dict[str, Tensor], topk: int | None, head: type[nn.Linear] | None, path: str | os.PathLike
+) -> nn.Module:
+    """The network that a state dict is of, with as many classes as its head, and weights of its own yet."""
+    if arch.removesuffix(DKA_SUFFIX) in TRUNKS:
+        num_classes = _num_classes(state, "rfc.weight" if has_dynamic_k(arch) else "fc.weight", arch, path)
+        with torch.device("meta"):  # shapes first: what the file claims to be is not allocated before it fits
+            load_state(build_model(arch, num_classes, topk, head), state, path)
+        return build_model(arch, num_classes, topk, head)
+    model = build_backbone(arch.removesuffix(DKA_SUFFIX))
+    num_classes = _num_classes(state, f"{last_linear(model)}.weight", arch, path)
+    return with_head(model, head or HEADS[own_head(arch)], topk, num_classes)
+
+
 def _arch_of(checkpoint: dict[str, Any], arch: str | None, path: str | os.PathLike) -> str:
-    named: Any = arch or checkpoint.get("arch")  # a file's may be a tensor, which is neither true nor false
-    if named is None:
-        named = guess_arch(checkpoint["state_dict"])
-    if named is None:
-        raise UserError(f"snapshot {path}: its tensors are those of none of {', '.join(model_names())}")
-    if not isinstance(named, str) or named not in model_names():
-        raise UserError(f"snapshot {path}: architecture {shown(named)}, expected one of {', '.join(model_names())}")
-    return named
+    """The architecture that is asked for, or that the file names or looks like."""
+    found: Any = arch or checkpoint.get("arch")  # a file's may be a tensor, which is neither true nor false
+    if found is None:
+        found = guess_arch(checkpoint["state_dict"])
+    if found is None:
+        raise UserError(
+            f"snapshot {path}: its tensors are those of none of {', '.join(TRUNKS)}, nor of another "
+            "classifier of torchvision: name its architecture, with --arch (MODEL in netdissect)"
+        )
+    if not isinstance(found, str):
+        raise UserError(f"snapshot {path}: architecture {shown(found)}, expected one of {ACCEPTED}")
+    check_arch(found, f"snapshot {path}: architecture")
+    if is_code(found) and arch is None:
+        raise UserError(
+            f"snapshot {path}: its network is made by {found!r}, a function that loading it would run: name it with "
+            f"--arch (MODEL in netdissect) if you trust it"
+        )
+    return found
 
 
 def _head_of(checkpoint: dict[str, Any], path: str | os.PathLike) -> type[nn.Linear] | None:
@@ -321,7 +376,7 @@ def _checked_metadata(checkpoint: dict[str, Any], num_classes: int, path: str | 
 
 
 def load_pretrained(model: nn.Module, path: str | os.PathLike) -> list[str]:
-    """Start `model` from the weights in `path`: a snapshot, or torchvision's ResNet weights.
+    """Start `model` from the weights in `path`: a snapshot, or torchvision's, timm's or others' of this network.
 
     The trunk must fit; the head is taken too where it has the same name, shape and classes.
 
@@ -331,15 +386,16 @@ def load_pretrained(model: nn.Module, path: str | os.PathLike) -> list[str]:
     Raises:
         UserError: as `load_snapshot`.
     """
-    own = model.state_dict()
+    own, head = model.state_dict(), head_module_name(model)
+    head_keys = _HEAD_KEYS | {f"{head}.{part}" for part in _HEAD_PARTS}
     state = {
         key: value
         for key, value in read_checkpoint(path)["state_dict"].items()
-        if key not in _HEAD_KEYS or (key in own and value.shape == own[key].shape)
+        if key not in head_keys or (key in own and value.shape == own[key].shape)
     }
-    load_state(model, state, path, optional=_HEAD_KEYS)
+    load_state(model, state, path, optional=head_keys)
     check_answers(model, path)
-    return sorted(key for key in own if key in _HEAD_KEYS and key not in state)
+    return sorted(key for key in own if key in head_keys and key not in state)
 
 
 def weights_fingerprint(model: nn.Module) -> str:
@@ -383,6 +439,8 @@ def run_name(arch: str, mark: str, dataset: str) -> str:
         UserError: for a data set's name that no folder can have. Names come from other people's snapshots too: none may
             lead out of its parent folder.
     """
+    if not re.fullmatch(r"[^/\\\x00-\x1f\x7f]{1,128}", arch):
+        raise UserError(f"architecture {arch!r}: expected a name that a folder can have")
     if not re.fullmatch(r"[^/\\\x00-\x1f\x7f]{1,128}", dataset):
         raise UserError(f"data set name {dataset!r}: expected the name of a folder, without a path")
     return f"pytorch_{arch}_{mark}_{dataset}"

@@ -13,9 +13,8 @@ from easydict import EasyDict
 import settings as project
 from netdissect.counting import IOU_MODES
 from netdissect.features import PREPROCESS
-from netdissect.layout import describe
 from report.overlays import MOST_TILES
-from util.cli import Terminated, UserError
+from util.cli import Terminated, UserError, describe
 from util.files import regular_file
 from util.text import shown
 

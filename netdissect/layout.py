@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.hooks import layer_outputs
 from netdissect.workers import is_worker_failure
-from util.cli import Terminated, UserError
+from util.cli import Terminated, UserError, describe
 
 MOST_PIXELS = 2**26  # of the image on which the network is tried
 _EXPECTED = "expected maps (B, units, h, w)"
@@ -113,12 +113,6 @@ def run_network(model: nn.Module, layers: Sequence[str], images: Tensor, place: 
 def device_of(model: nn.Module) -> torch.device:
     """That of its weights and buffers; the CPU for a model that has none."""
     return next(chain(model.parameters(), model.buffers()), torch.empty(0)).device
-
-
-def describe(error: BaseException) -> str:
-    """An exception's type and the first line of what it says."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 def _empty(model: nn.Module, height: int, width: int) -> Tensor:

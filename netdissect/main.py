@@ -136,7 +136,7 @@ def find_data(directory: Path | None) -> Path:
 
 def default_output(info: NetworkInfo) -> Path:
     """result/pytorch_{arch}_{mark}_{dataset}/netdissect."""
-    run_folder = run_name(info.arch.replace(":", "."), info.mark, info.dataset)
+    run_folder = run_name(info.arch, info.mark, info.dataset)
     return ROOT / project.RESULT_ROOT / run_folder / "netdissect"
 
 

@@ -1,21 +1,17 @@
 """The network to dissect: from a snapshot, or built by name and filled with a state dict or random weights."""
 
-import importlib
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 import settings as project
-from models import build_model, load_snapshot, mark_of, model_names
+from models import build_model, has_dynamic_k, load_snapshot, mark_of, model_names
+from models.backbones import build_backbone, check_arch
 from models.snapshot import load_state, read_checkpoint
-from netdissect.layout import describe
-from util.cli import Terminated, UserError
+from util.cli import UserError
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +39,8 @@ def load_model(
     """Build the network, with the weights of a file or random ones.
 
     Args:
-        name: one of our architectures, a torchvision name, or 'package.module:factory'; None: from the file.
+        name: an architecture, as `models.build_model` takes it; None: from the file. Without a DKA head it need not be
+            a classifier, and its file may be a bare state dict.
         file: a snapshot or state dict; None: random weights.
         topk: K of a DKA head; None: from the file.
         num_classes: None: from the file.
@@ -52,7 +49,7 @@ def load_model(
     Raises:
         UserError: if the network cannot be found or built, or the file does not fit it.
     """
-    if name is None or (file is not None and name in model_names()):
+    if name is None or (file is not None and (name in model_names() or has_dynamic_k(name))):
         if file is None:
             raise UserError("MODEL and MODEL_FILE are both None: expected one of them at least")
         model, found = load_snapshot(file, name, topk)
@@ -73,39 +70,7 @@ def load_model(
 
 
 def _build(name: str, num_classes: int | None, topk: int | None) -> nn.Module:
-    options = {} if num_classes is None else {"num_classes": num_classes}
-    if name in model_names():
+    if name in model_names() or has_dynamic_k(name):
         return build_model(name, num_classes or project.DATASETS.imagenet.num_classes, topk)
-    if ":" in name:
-        module, _, factory = name.partition(":")
-        model = _called(name, lambda: getattr(importlib.import_module(module), factory)(**options))
-        _check_network(name, model)
-        return model
-    if name not in torchvision.models.list_models(module=torchvision.models):
-        raise UserError(
-            f"MODEL {name!r}: expected {', '.join(model_names())}, a torchvision name or package.module:factory"
-        )
-    return _called(name, lambda: torchvision.models.get_model(name, weights=None, **options))
-
-
-def _called(name: str, factory: Callable[[], nn.Module]) -> nn.Module:
-    """What a factory returns. Raises UserError for whatever it raises, an end of the process included."""
-    try:
-        return factory()
-    except (Terminated, UserError):
-        raise
-    except (ImportError, AttributeError, ValueError) as error:  # ValueError: no name before the colon
-        raise UserError(f"MODEL {name!r}: {str(error).strip() or type(error).__name__}") from error
-    except (Exception, SystemExit) as error:
-        raise UserError(f"MODEL {name!r}: it cannot be built ({describe(error)})") from error
-
-
-def _check_network(name: str, model: object) -> None:
-    """Raise UserError for what a factory returned, if it is no network with weights."""
-    if not isinstance(model, nn.Module):
-        raise UserError(f"MODEL {name!r}: it returned {type(model).__name__}, expected a torch.nn.Module")
-    weights = [*model.parameters(), *model.buffers()]
-    if not weights:
-        raise UserError(f"MODEL {name!r}: {type(model).__name__} has no weights, expected a network")
-    if any(is_lazy(weight) or weight.is_meta for weight in weights):
-        raise UserError(f"MODEL {name!r}: it has weights without values, expected an initialised network")
+    check_arch(name, "MODEL")
+    return build_backbone(name, num_classes)

@@ -29,8 +29,10 @@ def overlay_tiles(square: np.ndarray, explanation: Explanation) -> list[np.ndarr
         explanation: of the image.
 
     Returns:
-        the image and R overlays, all (H, W, 3) uint8.
+        the image and R overlays, all (H, W, 3) uint8; the image alone if there are no maps.
     """
+    if explanation.maps is None:
+        return [square]
     percents = [unit["percent"] for unit in explanation.record["units"]]
     strongest = max(percents)
     strengths = [percent / strongest if strongest > 0 else 0.0 for percent in percents]

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, write_tree
 
 from loader import datasets
-from models import backbones, dynamic_k, heads
+from models import dynamic_k, heads, resnets
 
 PAGE = ROOT / "docs" / "ARCHITECTURE.md"
 # In the order of imports: each may import those before it, and itself.
@@ -32,7 +32,7 @@ BELOW = ["experiments", "benchmarks", "docs", "tests"]  # may import all of thes
 @pytest.fixture
 def registries():
     """What the page adds to the registries is removed afterwards."""
-    before = [(registry, dict(registry)) for registry in (datasets._SPECS, backbones.TRUNKS, heads.HEADS)]
+    before = [(registry, dict(registry)) for registry in (datasets._SPECS, resnets.TRUNKS, heads.HEADS)]
     yield
     for registry, content in before:
         registry.clear()

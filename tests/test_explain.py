@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from explain.faithfulness import ablation_records, at_random, by_votes, faithfulness_record
-from explain.images import explain_images
+from explain.images import Classifier, explain_images
 from explain.naming import Names, unit_name, unit_title
 from explain.routes import class_accuracy, routes_of, routes_record
 from explain.terms import terms_of
@@ -51,7 +51,7 @@ def test_votes_worked_by_hand():
 def test_explaining_true_classes_needs_one_per_image():
     model = build_model("resnet18_fc_ma", 3, 2).eval()
     with pytest.raises(ValueError, match="explain_target: expected a true class for each image"):
-        explain_images(model, torch.zeros(2, 3, 64, 64), [0, None], NAMES, 5, explain_target=True)
+        explain_images(Classifier.of(model), torch.zeros(2, 3, 64, 64), [0, None], NAMES, 5, explain_target=True)
 
 
 def test_silent_features_have_no_shares():
@@ -75,7 +75,7 @@ def test_an_explanation_adds_up_to_the_logit(arch, topk):
     model = build_model(arch, 3, topk).eval()
     images = torch.randn(4, 3, 64, 64)
     logits = model(images)
-    explanations = explain_images(model, images, [0, 1, 2, None], NAMES, topn=5)
+    explanations = explain_images(Classifier.of(model), images, [0, 1, 2, None], NAMES, topn=5)
     for row, explanation in enumerate(explanations):
         record = explanation.record
         assert record["prediction"] == record["explained"] == int(logits[row].argmax())
@@ -96,7 +96,7 @@ def test_explaining_the_true_class():
     torch.manual_seed(0)
     model = build_model("resnet18_fc_ma", 3, 5).eval()
     images = torch.randn(3, 3, 64, 64)
-    for row, explanation in enumerate(explain_images(model, images, [0, 1, 2], NAMES, 5, True)):
+    for row, explanation in enumerate(explain_images(Classifier.of(model), images, [0, 1, 2], NAMES, 5, True)):
         assert explanation.record["explained"] == row
         assert explanation.record["logit"] == pytest.approx(model(images)[row, row].item(), abs=1e-4)
 
@@ -136,7 +136,7 @@ def explained_at_random(names, model=None, topk=7, count=2, concept="thing"):
     concepts = {unit: TallyRow(unit, concept, concept, unit / 2000, {}) for unit in range(1, 513)}
     known = Names(names, concepts)
     targets = [index % len(names) for index in range(count)]
-    explanations = explain_images(model, torch.randn(count, 3, 64, 64), targets, known, 5)
+    explanations = explain_images(Classifier.of(model), torch.randn(count, 3, 64, 64), targets, known, 5)
     pooled = torch.stack([explanation.pooled for explanation in explanations])
     records = [
         {"file": f"{concept}.jpg", "index": 3 + row, **explanation.record, "overlays": f"vis/{concept} #1.jpg"}
@@ -162,6 +162,7 @@ def write_report(folder, names, model=None, topk=7, count=2, concept="thing", un
         "modelfile": concept,
         "nd_result": concept,
         "dataset": concept,
+        "feature_map": {"layer": "layer4", "about": "a map"},
         "explain": "prediction",
         "images": records,
         "unreadable": list(unreadable),
@@ -299,7 +300,7 @@ def test_the_contest_names_shared_units():
     model = build_model("resnet18_fc_ma", 3, 5).eval()
     images = torch.randn(4, 3, 64, 64)
     logits = model(images)
-    for row, explanation in enumerate(explain_images(model, images, [0, 1, 2, None], NAMES, 5)):
+    for row, explanation in enumerate(explain_images(Classifier.of(model), images, [0, 1, 2, None], NAMES, 5)):
         contest = explanation.record["contest"]
         order = logits[row].argsort(descending=True).tolist()
         assert [side["class"] for side in contest[:2]] == order[:2]
@@ -318,7 +319,7 @@ def test_silencing_a_unit_equals_zeroing_its_map():
     torch.manual_seed(0)
     model = build_model("resnet18_fc_ma", 3, 5).eval()
     images = torch.randn(2, 3, 64, 64)
-    for row, explanation in enumerate(explain_images(model, images, [None] * 2, NAMES, 3)):
+    for row, explanation in enumerate(explain_images(Classifier.of(model), images, [None] * 2, NAMES, 3)):
         for unit in explanation.record["units"]:
 
             def silence(_, __, output, unit=unit):
@@ -336,7 +337,7 @@ def test_figure_of_a_paper(tmp_path):
     torch.manual_seed(0)
     model = build_model("resnet18_fc_ma", 3, 5).eval()
     tiles = [np.full((224, 224, 3), (200, 10, 10), np.uint8)] * 4  # the image and three overlays
-    explanations = explain_images(model, torch.randn(2, 3, 64, 64), [0, 1], NAMES, 3)
+    explanations = explain_images(Classifier.of(model), torch.randn(2, 3, 64, 64), [0, 1], NAMES, 3)
     write_figure(tmp_path / "figure.png", [(explanation.record, tiles) for explanation in explanations])
     with Image.open(tmp_path / "figure.png") as figure:
         assert figure.size[1] > figure.size[0] > 600

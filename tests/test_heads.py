@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 from torch.testing import assert_close
 
-from explain.images import explain_images
+from explain.images import Classifier, explain_images
 from explain.naming import Names
 from explain.routes import routes_of
 from explain.terms import terms_of
@@ -21,6 +21,7 @@ from models.heads import (
     PrunedHead,
     StaticHead,
     StraightThroughHead,
+    adopt,
     predict,
     times_voted,
 )
@@ -217,7 +218,7 @@ def test_a_dense_head_rejects_a_k():
 def test_adopt_shares_parameters_and_draws_no_random_number():
     linear = nn.Linear(UNITS, CLASSES)
     before = torch.get_rng_state()
-    head = DenseHead.adopt(linear)
+    head = adopt(linear)
     assert torch.equal(torch.get_rng_state(), before)
     assert head.weight is linear.weight and head.bias is linear.bias
     assert torch.equal(head(random_features()), linear(random_features()))
@@ -296,7 +297,7 @@ def test_explanations_by_any_head_add_up(name):
     names = Names(["beach", "forest_path", "street"], {})
     with torch.no_grad():
         logits = model(images)
-    for row, explanation in enumerate(explain_images(model, images, [0, 1, 2, None], names, topn=3)):
+    for row, explanation in enumerate(explain_images(Classifier.of(model), images, [0, 1, 2, None], names, topn=3)):
         record = explanation.record
         assert sum(terms_of(record).values) == pytest.approx(record["logit"], abs=1e-5)
         assert record["logit"] == pytest.approx(logits[row, record["explained"]].item(), abs=1e-5)

@@ -18,7 +18,7 @@ from conftest import ROOT
 from PIL import Image
 
 import demo
-from explain.images import NotFiniteError, explain_images, explain_subjects
+from explain.images import Classifier, NotFiniteError, explain_images, explain_subjects
 from explain.naming import Names
 from explain.population import validate
 from explain.subjects import Subject
@@ -304,13 +304,13 @@ def test_features_that_are_not_finite_name_the_image(tree, tmp_path, said):
         model.rfc.weight.fill_(3e38)  # finite, and no score is
     images = torch.randn(3, 3, 64, 64)
     with pytest.raises(NotFiniteError, match=r"^image 0 of the batch: the network's features or scores of it"):
-        explain_images(model, images, [None] * 3, Names(CLASSES, {}), 5)
+        explain_images(Classifier.of(model), images, [None] * 3, Names(CLASSES, {}), 5)
     model = build_model("resnet18_fc_ma", 3, 5).eval()
     images[1, 0, 5, 5] = torch.nan
     square = np.zeros((224, 224, 3), np.uint8)
     subjects = [Subject(f"{place}.jpg", None, None, image, square) for place, image in enumerate(images)]
     with pytest.raises(UserError, match=r"^1\.jpg: the network's features or scores of this image are not finite$"):
-        list(explain_subjects(model, subjects, Names(CLASSES, {}), 5))
+        list(explain_subjects(Classifier.of(model), subjects, Names(CLASSES, {}), 5))
 
 
 def test_validation_images_that_are_not_finite(snapshot):

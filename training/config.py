@@ -12,6 +12,7 @@ import settings
 from loader.batches import default_workers, steps_per_epoch
 from loader.datasets import Schedule
 from models import DENSE_MARK, build_model, has_dynamic_k, mark_of, model_names, parse_mark
+from models.backbones import check_arch
 from util import distributed
 from util.cli import UserError, check_ranges
 from util.files import regular_file
@@ -33,7 +34,7 @@ class TrainConfig:
 
     Attributes:
         mark: 'tK' for a head of K votes, which names the run; a dense head's run is named by it only.
-        arch: one of `models.model_names()`.
+        arch: as `models.build_model` takes it.
         k_schedule: 'linear:A-B', K of the first and of the last epoch; None for a constant K.
         dataset: the name of a data set, or the path of a folder with train/ and val/; None: the default one.
         data: the folder that holds the data sets, or the data set's own; None: data/ of the repository.
@@ -86,8 +87,7 @@ class TrainConfig:
         check_ranges(self, RANGES)
         if self.lr is not None and not (self.lr > 0 and math.isfinite(self.lr)):
             raise UserError(f"--lr {self.lr}: expected a positive number")
-        if self.arch not in model_names():
-            raise UserError(f"--arch {self.arch}: expected one of {', '.join(model_names())}")
+        check_arch(self.arch, "--arch")
         if self.amp not in ("auto", "on", "off"):
             raise UserError(f"--amp {self.amp}: expected auto, on or off")
         if self.finetune and self.resume not in (None, "auto"):
@@ -101,9 +101,10 @@ class TrainConfig:
 
     def _check_k(self) -> None:
         if has_dynamic_k(self.arch):
-            with torch.device("meta"):  # without weights: only to see that K is in range before any work
-                for topk in k_of_epochs(self.k_schedule, self.topk, 2):
-                    build_model(self.arch, 1, topk)
+            for topk in k_of_epochs(self.k_schedule, self.topk, 2):
+                if self.arch in model_names():  # other networks are looked over when they are built
+                    with torch.device("meta"):  # without weights: only to see that K is in range before any work
+                        build_model(self.arch, 1, topk)
         elif self.k_schedule:
             raise UserError(f"--k_schedule: {self.arch} has a dense head, without K")
         elif self.mark not in (None, DENSE_MARK):

@@ -35,6 +35,12 @@ class UserError(ValueError):
         super().__init__(message)
 
 
+def describe(error: BaseException) -> str:
+    """An exception's type and the first line of what it says."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
 class Terminated(BaseException):
     """The process received SIGTERM or SIGHUP; the message says what was saved.
 
