@@ -182,32 +182,32 @@ def _same(call: Call, last: Call) -> bool:
 # --- backbones of others ------------------------------------------------------------------------------------------
 
 
-def build_backbone(name: str, num_classes: int | None = None) -> nn.Module:
+def build_backbone(name: str, num_classes: int | None = None, what: str = "architecture") -> nn.Module:
     """A network of torchvision, timm or a factory, as it comes.
 
     Args:
         name: a torchvision name, a key of `FACTORIES`, `timm:<model>` or `package.module:factory`.
-        num_classes: passed on where the function takes it; None: its own number.
+        num_classes: passed on; None: its own number.
+        what: the name is, for messages.
 
     Raises:
         UserError: for an unknown name, and for whatever a factory raises or returns that is no network.
     """
+    check_arch(name, what)
     options = {} if num_classes is None else {"num_classes": num_classes}
-    name = FACTORIES.get(name, name)
+    what, name = f"{what} {name!r}", FACTORIES.get(name, name)
     if name.startswith(TIMM):
         timm = _timm()
-        return _called(name, lambda: timm.create_model(name.removeprefix(TIMM), **options))
+        return _called(what, lambda: timm.create_model(name.removeprefix(TIMM), **options))
     if ":" in name:
-        model = _called(name, lambda: _factory(name)(**options))
-        _check_network(name, model)
+        model = _called(what, lambda: _factory(name)(**options))
+        _check_network(what, model)
         return model
-    if name not in torchvision_names():
-        raise UserError(f"architecture {name!r}: expected one of {ACCEPTED}")
     builder = torchvision.models.get_model_builder(name)
     network = get_type_hints(builder).get("return")
     if network is not None and "aux_logits" in inspect.signature(network.__init__).parameters:
         options |= {"aux_logits": False, "init_weights": True}  # in training the others return several scores
-    return _called(name, lambda: builder(weights=None, **options))
+    return _called(what, lambda: builder(weights=None, **options))
 
 
 def _factory(name: str) -> Callable[..., nn.Module]:
@@ -225,27 +225,27 @@ def _timm() -> Any:
         raise UserError("timm:<model>: the package timm is not installed; `pip install timm` brings it") from error
 
 
-def _called(name: str, factory: Callable[[], nn.Module]) -> nn.Module:
+def _called(what: str, factory: Callable[[], nn.Module]) -> nn.Module:
     """What a factory returns. Raises UserError for whatever it raises, an end of the process included."""
     try:
         return factory()
     except (Terminated, UserError):
         raise
     except (ImportError, AttributeError, ValueError) as error:  # ValueError: no name before the colon
-        raise UserError(f"architecture {name!r}: {str(error).strip() or type(error).__name__}") from error
+        raise UserError(f"{what}: {str(error).strip() or type(error).__name__}") from error
     except (Exception, SystemExit) as error:
-        raise UserError(f"architecture {name!r}: it cannot be built ({describe(error)})") from error
+        raise UserError(f"{what}: it cannot be built ({describe(error)})") from error
 
 
-def _check_network(name: str, model: object) -> None:
+def _check_network(what: str, model: object) -> None:
     """Raise UserError for what a factory returned, if it is no network with weights."""
     if not isinstance(model, nn.Module):
-        raise UserError(f"architecture {name!r}: it returned {type(model).__name__}, expected a torch.nn.Module")
+        raise UserError(f"{what}: it returned {type(model).__name__}, expected a torch.nn.Module")
     weights = [*model.parameters(), *model.buffers()]
     if not weights:
-        raise UserError(f"architecture {name!r}: {type(model).__name__} has no weights, expected a network")
+        raise UserError(f"{what}: {type(model).__name__} has no weights, expected a network")
     if any(is_lazy(weight) or weight.is_meta for weight in weights):
-        raise UserError(f"architecture {name!r}: it has weights without values, expected an initialised network")
+        raise UserError(f"{what}: it has weights without values, expected an initialised network")
 
 
 # --- names of heads -----------------------------------------------------------------------------------------------

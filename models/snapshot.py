@@ -25,7 +25,6 @@ from models.backbones import (
     is_code,
     last_linear,
     own_head,
-    torchvision_names,
     with_head,
 )
 from models.heads import HEADS, head_module_name, head_of
@@ -155,7 +154,7 @@ def _first_line(error: Exception) -> str:
 
 
 def guess_arch(state: dict[str, Tensor]) -> str | None:
-    """Name the architecture whose tensors `state` holds: a ResNet's, or a torchvision classifier's; None for others."""
+    """Name the architecture whose tensors `state` holds: one of the ResNets; None for others."""
 
     def trunk_shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
         trunk = (key for key in tensors if key not in _HEAD_KEYS and not key.endswith(_COUNTER))
@@ -166,21 +165,7 @@ def guess_arch(state: dict[str, Tensor]) -> str | None:
             reference = build_model(trunk, 1)
         if trunk_shapes(state) == trunk_shapes(reference.state_dict()):
             return trunk + DKA_SUFFIX if "rfc.weight" in state else trunk
-    return next((name for name in torchvision_names() if name not in TRUNKS and _could_be(name, state)), None)
-
-
-def _could_be(name: str, state: dict[str, Tensor]) -> bool:
-    """Whether a torchvision classifier has these tensors, but for the number of classes."""
-    try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            own = build_backbone(name).state_dict()
-    except UserError:  # some cannot be built without values: they must be named
-        return False
-    if set(own) != set(state):
-        return False
-    differing = {key.rsplit(".", 1)[0] for key in own if own[key].shape != state[key].shape}
-    return len(differing) <= 1  # the head
+    return None
 
 
 def load_state(
@@ -298,8 +283,8 @@ def _arch_of(checkpoint: dict[str, Any], arch: str | None, path: str | os.PathLi
         found = guess_arch(checkpoint["state_dict"])
     if found is None:
         raise UserError(
-            f"snapshot {path}: its tensors are those of none of {', '.join(TRUNKS)}, nor of another "
-            "classifier of torchvision: name its architecture, with --arch (MODEL in netdissect)"
+            f"snapshot {path}: its tensors are those of none of {', '.join(TRUNKS)}, name another "
+            "architecture with --arch (MODEL in netdissect)"
         )
     if not isinstance(found, str):
         raise UserError(f"snapshot {path}: architecture {shown(found)}, expected one of {ACCEPTED}")

@@ -175,6 +175,6 @@ _RULES = {  # in the order of checking
     "dataset": _NAME,
     "index_file": _Rule(lambda value: isinstance(value, str), "the name of a file"),
     **{name.lower(): _PATH for name in _PATHS},
-    "feature_names": _Rule(_are_names, "a list of layer names"),
+    "feature_names": _Rule(lambda value: value is None or _are_names(value), "a list of layer names, or None"),
     "categories": _Rule(lambda value: value is None or _are_names(value), "None or a list of category names"),
 }

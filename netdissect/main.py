@@ -10,6 +10,7 @@ quantile.npy, chance.json and html/<layer>.html into the output folder; with sev
 """
 
 import argparse
+import copy
 import logging
 import shutil
 import sys
@@ -28,6 +29,9 @@ from easydict import EasyDict
 import settings as project
 from loader.mini_places import ensure_mini_places
 from models import run_name
+from models.backbones import with_head
+from models.feature_map import find_feature_map
+from models.heads import DenseHead
 from models.snapshot import weights_fingerprint
 from netdissect.broden import Broden
 from netdissect.broden.reader import TEST_SAMPLE
@@ -41,7 +45,7 @@ from netdissect.results import swapped_in
 from netdissect.tally import write_tally
 from netdissect.workers import worker_failures
 from util import distributed
-from util.cli import ArgumentParser, run
+from util.cli import ArgumentParser, UserError, run
 from util.device import describe_device, pick_device
 from util.files import atomic_write, lock_folder
 from util.made_of import MadeOf, write_companion
@@ -86,7 +90,7 @@ def main(config: EasyDict) -> list[Path]:
         data = find_data(config.data_directory)
     broden = Broden(data, config.index_file, config.categories, TEST_SAMPLE if config.test_mode else None)
     output = config.output_folder or default_output(info)
-    folders = layer_folders(output, config.feature_names)
+    folders = layer_folders(output, config.feature_names or [find_layer(model)])
     log_inputs(info.title, device, broden)
 
     pass_config, tally_config = step_configs(config)
@@ -138,6 +142,17 @@ def default_output(info: NetworkInfo) -> Path:
     """result/pytorch_{arch}_{mark}_{dataset}/netdissect."""
     run_folder = run_name(info.arch, info.mark, info.dataset)
     return ROOT / project.RESULT_ROOT / run_folder / "netdissect"
+
+
+def find_layer(model: torch.nn.Module) -> str:
+    """The layer whose maps the network's head averages. Raises UserError if there is none."""
+    try:
+        found = find_feature_map(with_head(copy.deepcopy(model), DenseHead))
+    except ValueError as error:
+        raise UserError(f"FEATURE_NAMES = None: {error}; name the layers") from error
+    if found.layer is None:
+        raise UserError(f"FEATURE_NAMES = None: {found.about}; name the layers")
+    return found.layer
 
 
 def layer_folders(output: Path, layers: Sequence[str]) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from torch import nn
 
 import settings as project
 from models import build_model, has_dynamic_k, load_snapshot, mark_of, model_names
-from models.backbones import build_backbone, check_arch
+from models.backbones import build_backbone
 from models.snapshot import load_state, read_checkpoint
 from util.cli import UserError
 
@@ -72,5 +72,4 @@ def load_model(
 def _build(name: str, num_classes: int | None, topk: int | None) -> nn.Module:
     if name in model_names() or has_dynamic_k(name):
         return build_model(name, num_classes or project.DATASETS.imagenet.num_classes, topk)
-    check_arch(name, "MODEL")
-    return build_backbone(name, num_classes)
+    return build_backbone(name, num_classes, "MODEL")

@@ -4,12 +4,12 @@ the command line to the current folder.
 """  # noqa: D205
 
 # --- network
-MODEL = None  # resnet18, resnet18_fc_ma, ..., a torchvision name or 'package.module:factory'; None: from MODEL_FILE
+MODEL = None  # resnet18_fc_ma, a torchvision name, 'timm:<model>', 'package.module:factory'...; None: from MODEL_FILE
 MODEL_FILE = "../snapshot/shipped/resnet18_d5a_mini_places.pth"  # a snapshot or state dict; 'none': random weights
 TOPK = None  # K of a DKA head; None: from MODEL_FILE
 DATASET = None  # data set the model was trained on, which names the output folder; None: from MODEL_FILE
 NUM_CLASSES = None  # None: from MODEL_FILE
-FEATURE_NAMES = ["layer4"]  # dotted layer names, as in model.named_modules()
+FEATURE_NAMES = ["layer4"]  # dotted layer names, as in model.named_modules(); None: whose mean is the head's input
 
 # --- concepts
 DATA_DIRECTORY = None  # Broden-format folder; None: dataset/broden1_224 if it exists, else ../data/mini_broden

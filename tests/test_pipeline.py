@@ -253,7 +253,7 @@ BAD_SETTINGS_OF_DISSECTING = [
     ({"gpu": "maybe"}, "GPU = 'maybe': expected True, False or 'auto'"),
     ({"clean": "perhaps"}, "CLEAN = 'perhaps': expected True or False"),
     ({"model_file": "no.pth"}, "snapshot no.pth: no such file"),
-    ({"model": "resnet19"}, "MODEL 'resnet19': expected resnet18"),
+    ({"model": "resnet19"}, "MODEL 'resnet19': expected one of resnet18"),
     ({"model": "no.such:factory"}, "MODEL 'no.such:factory': No module named"),
     ({"model_file": "none"}, "expected one of them at least"),
     ({"data_directory": "nowhere"}, "data directory nowhere: no such folder"),
