@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from models.backbones import (
     ACCEPTED,
     DKA_SUFFIX,
+    FACTORIES,
     build_backbone,
     build_model,
     check_arch,
@@ -271,9 +272,27 @@ def _rebuilt(
         with torch.device("meta"):  # shapes first: what the file claims to be is not allocated before it fits
             load_state(build_model(arch, num_classes, topk, head), state, path)
         return build_model(arch, num_classes, topk, head)
+    _check_size(arch.removesuffix(DKA_SUFFIX), state, path)
     model = build_backbone(arch.removesuffix(DKA_SUFFIX))
     num_classes = _num_classes(state, f"{last_linear(model)}.weight", arch, path)
     return with_head(model, head or HEADS[own_head(arch)], topk, num_classes)
+
+
+def _check_size(name: str, state: dict[str, Tensor], path: str | os.PathLike) -> None:
+    """Raises UserError if a network of others has other tensors than the file, before they are allocated."""
+    if is_code(FACTORIES.get(name, name)):
+        return
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = build_backbone(name)
+    except UserError:  # some networks cannot be built without values
+        return
+    own = model.state_dict()
+    differing = {key.rsplit(".", 1)[0] for key in own if key in state and state[key].shape != own[key].shape}
+    missing = [key for key in own if key not in state and not key.endswith(_COUNTER)]
+    if len(differing) > 1 or missing:  # the head may have another number of classes
+        load_state(model, state, path)
 
 
 def _arch_of(checkpoint: dict[str, Any], arch: str | None, path: str | os.PathLike) -> str:
@@ -283,7 +302,7 @@ def _arch_of(checkpoint: dict[str, Any], arch: str | None, path: str | os.PathLi
         found = guess_arch(checkpoint["state_dict"])
     if found is None:
         raise UserError(
-            f"snapshot {path}: its tensors are those of none of {', '.join(TRUNKS)}, name another "
+            f"snapshot {path}: its tensors are those of none of {', '.join(TRUNKS)}; name another "
             "architecture with --arch (MODEL in netdissect)"
         )
     if not isinstance(found, str):
