@@ -2,6 +2,7 @@
 
     python3 benchmarks/dissect.py                      # 1,000 images, about four minutes on two cores
     python3 benchmarks/dissect.py --images 100         # a short one
+    python3 benchmarks/dissect.py --compile --images 5000 --rounds 1    # COMPILE True beside False, four minutes
 
 Dissects the shipped ResNet-18 on mini_broden, in float32 on the CPU, and prints Markdown tables: the whole dissection
 (the pass, tally, chance; without the page), its steps, a reference loop that gives the same numbers, and how the cost
@@ -9,10 +10,13 @@ grows with images, units and labels.
 """
 
 import argparse
+import logging
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +47,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=1000, help="of mini_broden (default 1000, all of them)")
+    parser.add_argument("--compile", action="store_true", help="compare COMPILE = True with False; 1,000 images repeat")
     parser.add_argument("--rounds", type=int, default=3, help="repetitions of each comparison (default 3)")
     parser.add_argument("--no_growth", action="store_true", help="leave the tables of growth out")
     return parser
@@ -51,11 +56,15 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Time the steps, and print the tables."""
     data = ensure_mini_places(ROOT / settings.DATA_ROOT)[1]
-    broden = Broden(data, sample=args.images)
+    broden = Repeated(data, args.images) if args.compile else Broden(data, sample=args.images)
     model, _ = load_snapshot(ROOT / settings.SHIPPED_SNAPSHOT)
     model.to(memory_format=torch.channels_last)
     versions = f"float32, PyTorch {torch.__version__}, {torch.get_num_threads()} threads"
     print(f"{len(broden)} images of 224 px, ResNet-18, layer4, {versions}\n")
+
+    if args.compile:
+        compare_compiled(model, broden, Broden(data, sample=args.images), args.rounds)
+        return
 
     forward, whole, tally = [], [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -78,6 +87,48 @@ def main(args: argparse.Namespace) -> None:
     print_times(len(broden), forward, whole, tally, loop)
     if not args.no_growth:
         growth(model, data, args.images)
+
+
+class Repeated(Broden):
+    """A Broden folder whose images come again until there are so many."""
+
+    def __init__(self, directory: Path, images: int):
+        super().__init__(directory)
+        self.rows = [self.rows[index % len(self.rows)] for index in range(images)]
+
+
+def compare_compiled(model: nn.Module, broden: Broden, once: Broden, rounds: int) -> None:
+    """The table of COMPILE: the bare forward pass, and dissections with and without. `once` has each image once."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    cases = {f"whole dissection, COMPILE = {value}": replace(PASS, compile=value) for value in (False, True)}
+    bare = "bare forward pass, not compiled, images in memory"
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in (bare, *cases)}
+    for _ in range(rounds):
+        forward = bare_forward(model, once, PASS.batch_size)
+        times[bare].append(clocked(lambda: [forward() for _ in range(len(broden) // len(once))]))  # noqa: B023
+        for name, config in cases.items():
+            with tempfile.TemporaryDirectory() as folder:
+                os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(folder) / "inductor")  # nothing compiled before
+                times[name].append(clocked(lambda: dissect(model, broden, Path(folder), config)))  # noqa: B023
+    print("| what | wall, s | processor, s | ms per image | / bare |\n|---|---:|---:|---:|---:|")
+    base = np.median([wall for wall, _ in times[bare]])
+    for name, measured in times.items():
+        wall, processor = np.median(measured, axis=0)
+        print(f"| {name} | {wall:.1f} | {processor:.1f} | {1000 * wall / len(broden):.2f} | {wall / base:.2f} |")
+
+
+def dissect(model: nn.Module, broden: Broden, folder: Path, config: PassConfig) -> None:
+    """A dissection of layer4 with chance, without page."""
+    summary = measure_layers(model, broden, {"layer4": folder / "cache"}, config)["layer4"]
+    write_tally(folder / "tally.csv", score_layer("layer4", summary, broden, TALLY).rows)
+
+
+def clocked(work: Callable[[], Any]) -> tuple[float, float]:
+    """Wall-clock seconds of a call, and processor seconds of this process and of those that it started and ended."""
+    wall, before = time.perf_counter(), os.times()
+    work()
+    after = os.times()
+    return time.perf_counter() - wall, sum(after[:4]) - sum(before[:4])
 
 
 def print_times(images: int, forward: list[float], whole: list[float], tally: list[float], loop: float) -> None:

@@ -159,12 +159,14 @@ class LayerSummary(Generic[Maps]):
         maps: those that exceed their unit's threshold somewhere.
         top_images: (topn, U) the images with each unit's largest activations, in descending order.
         values: number of activations seen, of all units.
+        compiled: whether maps came from a compiled network, whose values differ a little.
     """
 
     thresholds: np.ndarray
     maps: Maps
     top_images: np.ndarray
     values: int
+    compiled: bool = False
 
     @property
     def limits(self) -> Tensor:
@@ -174,13 +176,20 @@ class LayerSummary(Generic[Maps]):
     def save(self: "LayerSummary[ActiveMaps]", folder: Path) -> None:
         """Write the summary into a folder."""
         self.maps.save(folder)
-        np.savez(folder / "summary.npz", thresholds=self.thresholds, top_images=self.top_images, values=self.values)
+        np.savez(
+            folder / "summary.npz",
+            thresholds=self.thresholds,
+            top_images=self.top_images,
+            values=self.values,
+            compiled=self.compiled,
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "LayerSummary[StoredMaps]":
         """Read what `save` wrote. Raises an exception as `StoredMaps` if a file is missing or damaged."""
         table = _read_npz(folder / "summary.npz")
-        return LayerSummary(table["thresholds"], StoredMaps(folder), table["top_images"], int(table["values"]))
+        values, compiled = int(table["values"]), bool(table["compiled"])
+        return LayerSummary(table["thresholds"], StoredMaps(folder), table["top_images"], values, compiled)
 
     def check(self: "LayerSummary[StoredMaps]", units: int, images: int) -> None:
         """Raise ValueError unless it is of so many units and images."""
@@ -234,8 +243,12 @@ class LayerActivity:
             self.maps.prune(bound)
             self._pruned_to = self.maps.in_memory
 
-    def finish(self) -> LayerSummary[ActiveMaps]:
-        """End the pass. Under torchrun the processes' records are merged, except the maps: each keeps its own."""
+    def finish(self, compiled: bool = False) -> LayerSummary[ActiveMaps]:
+        """End the pass. Under torchrun the processes' records are merged, except the maps: each keeps its own.
+
+        Args:
+            compiled: whether any of this process's maps came from a compiled network.
+        """
         if self._largest is not None:
             self._largest = LargestActivations.union(distributed.all_gather(self._largest))
         thresholds = cast(np.ndarray, self._given) if self._largest is None else self._largest.thresholds()
@@ -243,7 +256,8 @@ class LayerActivity:
         peaks, images = zip(*distributed.all_gather((self._peaks, self._images)), strict=True)
         self._peaks, self._images = self._highest(torch.cat(peaks), torch.cat(images))
         values = sum(distributed.all_gather(self._values))
-        return LayerSummary(thresholds, self.maps, self._images.numpy(), values)
+        compiled = any(distributed.all_gather(compiled))
+        return LayerSummary(thresholds, self.maps, self._images.numpy(), values, compiled)
 
     def _bound(self) -> Tensor:
         return torch.from_numpy(self._given).float() if self._largest is None else self._largest.bound

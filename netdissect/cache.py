@@ -14,7 +14,7 @@ from util.cli import Terminated, UserError
 from util.files import regular_file, writing
 from util.made_of import MOST_BYTES, MadeOf, differences
 
-_FORMAT = 4  # raised when the stored content changes
+_FORMAT = 5  # raised when the stored content changes
 _KEY = "key.json"  # written last
 
 
@@ -36,7 +36,7 @@ def load(folder: Path, key: MadeOf, units: int, images: int) -> tuple[LayerSumma
 
     Args:
         folder: of the cache.
-        key: all that the summary depends on.
+        key: all that the summary depends on; with `compiled` only if one kind, compiled or not, will do.
         units: of the layer.
         images: of the data.
 
@@ -108,7 +108,8 @@ def _save(folder: Path, key: MadeOf, summary: LayerSummary[ActiveMaps]) -> None:
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
             summary.save(temporary)
-            (temporary / _KEY).write_text(json.dumps({"format": _FORMAT, **key}, indent=1), encoding="utf-8")
+            made_of = {"format": _FORMAT, **key, "compiled": summary.compiled}
+            (temporary / _KEY).write_text(json.dumps(made_of, indent=1), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(temporary, folder)
         finally:

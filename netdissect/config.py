@@ -103,8 +103,9 @@ def make_config(flags: dict[str, str]) -> EasyDict:
     for name in _RULES:
         _check("", name, values[name.upper()])
     config = EasyDict({name.lower(): value for name, value in values.items()})
-    if isinstance(config.gpu, str) and config.gpu.lower() == "auto":
-        config.gpu = "auto"
+    for name in ("gpu", "compile"):
+        if isinstance(config[name], str):
+            config[name] = config[name].lower()
     return config
 
 
@@ -146,6 +147,10 @@ def _whole(lowest: int, highest: int) -> _Rule:
 
 _IOU = _Rule(lambda value: _is_number(value, int, float) and 0 <= value <= 1, "a number from 0 to 1")
 _COUNT = _Rule(lambda value: value is None or (_is_number(value, int) and value >= 1), "None or a whole number from 1")
+_AUTO = _Rule(
+    lambda value: value in (True, False) or (isinstance(value, str) and value.lower() == "auto"),
+    "True, False or 'auto'",
+)
 _SWITCH = _Rule(lambda value: isinstance(value, bool), "True or False")
 _NAME = _Rule(lambda value: value is None or isinstance(value, str), "None or a name")
 _PATH = _Rule(
@@ -153,10 +158,8 @@ _PATH = _Rule(
     "None or a path",
 )
 _RULES = {  # in the order of checking
-    "gpu": _Rule(
-        lambda value: value in (True, False) or (isinstance(value, str) and value.lower() == "auto"),
-        "True, False or 'auto'",
-    ),
+    "gpu": _AUTO,
+    "compile": _AUTO,
     "iou_mode": _one_of(IOU_MODES),
     "preprocess": _one_of(PREPROCESS),
     "quantile": _Rule(lambda value: _is_number(value, float) and 0 < value < 1, "a number between 0 and 1"),

@@ -23,6 +23,7 @@ from netdissect.broden import Broden
 from netdissect.chance import chance_scores, chance_summary, pairings
 from netdissect.counting import count
 from netdissect.features import stream_features
+from netdissect.forward import Forward
 from netdissect.layout import MapLayout, find_layouts
 from netdissect.made_of import files_fingerprint, of_activations
 from netdissect.tally import TallyRow, interpretable, tally_rows, unique_detectors
@@ -44,6 +45,7 @@ class PassConfig:
         topn: images of largest activation to remember per unit.
         batch_size: images at a time through the network.
         workers: processes that read images; 0: this one.
+        compile: whether to compile the network: True, False, or 'auto', as of `forward.Forward`.
     """
 
     preprocess: str = "netdissect"
@@ -52,6 +54,7 @@ class PassConfig:
     topn: int = 10
     batch_size: int = 64
     workers: int = 0
+    compile: bool | str = False
 
 
 @dataclass(frozen=True)
@@ -118,11 +121,10 @@ def measure_layers(
         for layer, layout in layouts.items()
         if loaded[layer] is None
     }
-    if activities:
-        _pass(model, broden, layouts, activities, config)
+    compiled = bool(activities) and _pass(model, broden, layouts, activities, config)
     summaries = {layer: summary for layer, summary in loaded.items() if summary}
     for layer, activity in activities.items():
-        summaries[layer] = cache.store(caches[layer], keys[layer], activity.finish())
+        summaries[layer] = cache.store(caches[layer], keys[layer], activity.finish(compiled))
         sizes_mb = (activity.maps.most / 1e6, activity.maps.on_disk / 1e6, 8 * summaries[layer].values / 1e6)
         message = "%s: %d units, at most %.1f MB of maps kept, %.1f MB of them on disk (all maps in float64: %.1f MB)"
         log.info(message, layer, activity.units, *sizes_mb)
@@ -161,6 +163,8 @@ def _cache_keys(
 ) -> dict[str, MadeOf]:
     """By layer, all that its summary depends on, with the thresholds `given` for it, if any."""
     files = {"images": files_fingerprint(broden), "topn": config.topn}
+    if not config.compile:  # one who lets the network be compiled may get maps of either kind
+        files["compiled"] = False
     weights = weights_fingerprint(model)
     return {
         layer: {**of_activations(weights, layer, config.preprocess, config.quantile, thresholds), **files}
@@ -186,10 +190,12 @@ def _pass(
     layouts: Mapping[str, MapLayout],
     activities: Mapping[str, LayerActivity],
     config: PassConfig,
-) -> None:
-    """Run all images through the network, and record what the layers do."""
+) -> bool:
+    """Run all images through the network, and record what the layers do. Returns whether it was compiled."""
     own = {layer: layouts[layer] for layer in activities}
-    stream = stream_features(model, own, broden, config.preprocess, config.batch_size, config.workers)
+    forward = Forward(model, list(own), config.compile)
+    stream = stream_features(forward, own, broden, config.preprocess, config.batch_size, config.workers)
     for indices, maps in stream:
         for layer, activity in activities.items():
             activity.add(indices, maps[layer])  # (B, U, h, w)
+    return forward.compiled

@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import settings as project
 from netdissect.broden import Broden
-from netdissect.layout import MapLayout, device_of, run_network
+from netdissect.forward import Forward, common_shape
+from netdissect.layout import MapLayout
 from util import distributed
 from util.cli import UserError
 from util.progress import progress
@@ -60,7 +61,7 @@ def _by_size(samples: list[tuple[int, Tensor]]) -> list[tuple[list[int], Tensor]
 
 @torch.inference_mode()
 def stream_features(
-    model: nn.Module,
+    model: nn.Module | Forward,
     layouts: Mapping[str, MapLayout],
     broden: Broden,
     preprocess: str = "netdissect",
@@ -72,7 +73,7 @@ def stream_features(
     Under torchrun the processes take batches in turn. The batches are those of a single process, and so are the maps.
 
     Args:
-        model: in eval mode.
+        model: in eval mode; or the `Forward` pass of one, through the layers of `layouts`.
         layouts: by layer, of `find_layouts`.
         broden: the images.
         preprocess: a key of `PREPROCESS`.
@@ -90,14 +91,15 @@ def stream_features(
     batches = torch.arange(len(broden)).split(batch_size)[distributed.rank() :: distributed.world_size()]
     own = [batch.tolist() for batch in batches]
     loader = DataLoader(_Images(broden), batch_sampler=own, num_workers=workers, collate_fn=_by_size)
-    device = device_of(model)
+    forward = model if isinstance(model, Forward) else Forward(model, list(layouts))
+    forward.expect(*common_shape([row.image for row in broden.rows], own, batch_size))
     total = sum(map(len, own))
     with progress(total=total, desc="features", unit="img") as bar:
         for groups in loader:
             for indices, images in groups:
                 place = f"image {broden.rows[indices[0]].file}: "
-                batch = PREPROCESS[preprocess](images.to(device))  # (B, H, W, 3) -> (B, 3, H, W), channels last
-                outputs = run_network(model, list(layouts), batch, place)
+                batch = PREPROCESS[preprocess](images.to(forward.device))  # (B, H, W, 3) -> (B, 3, H, W), channels last
+                outputs = forward(batch, place)
                 maps = {layer: layout.maps(layer, outputs.get(layer), len(batch)) for layer, layout in layouts.items()}
                 del outputs
                 _check_finite(maps, indices, broden)

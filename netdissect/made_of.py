@@ -36,7 +36,7 @@ def of_activations(weights: str, layer: str, preprocess: str, quantile: float, t
     }
 
 
-def of_tally(activations: MadeOf, info: NetworkInfo, broden: Broden, iou_mode: str) -> MadeOf:
+def of_tally(activations: MadeOf, info: NetworkInfo, broden: Broden, iou_mode: str, compiled: bool = False) -> MadeOf:
     """The record of a tally, but for the fingerprint of the file itself, which `tally_fingerprint` makes.
 
     Args:
@@ -44,10 +44,12 @@ def of_tally(activations: MadeOf, info: NetworkInfo, broden: Broden, iou_mode: s
         info: of the network.
         broden: images and labels.
         iou_mode: 'lite' or 'original'.
+        compiled: whether the network was compiled, which is recorded only if it was.
     """
     network = {"arch": info.arch, "topk": info.topk}
     data = {"data": last_name(broden.directory), "data_fingerprint": data_fingerprint(broden), "images": len(broden)}
-    return {"format": FORMAT, **network, **activations, **data, "categories": broden.categories, "iou_mode": iou_mode}
+    how = {"iou_mode": iou_mode, **({"compiled": True} if compiled else {})}
+    return {"format": FORMAT, **network, **activations, **data, "categories": broden.categories, **how}
 
 
 def tally_fingerprint(path: str | os.PathLike) -> str:

@@ -107,7 +107,8 @@ def main(config: EasyDict) -> list[Path]:
                     write_results(new, info.title, broden, layer, tally_config, config.seg_threshold)
                     thresholds = layer.summary.thresholds if config.quantile_file else None
                     activations = of_activations(weights, name, config.preprocess, config.quantile, thresholds)
-                    write_record(new / "tally.csv", of_tally(activations, info, broden, config.iou_mode))
+                    made_of = of_tally(activations, info, broden, config.iou_mode, layer.summary.compiled)
+                    write_record(new / "tally.csv", made_of)
                 log.info("%s: %s, %s", name, folder / "tally.csv", folder / "html" / f"{name}.html")
         distributed.barrier()  # the caches may be removed when all processes have read them
         if config.clean and distributed.is_main_process():
@@ -118,9 +119,8 @@ def main(config: EasyDict) -> list[Path]:
 
 def step_configs(config: EasyDict) -> tuple[PassConfig, TallyConfig]:
     """What the two steps of a dissection need of the settings."""
-    pass_config = PassConfig(
-        config.preprocess, config.quantile, config.quantile_file, config.topn, config.batch_size, config.workers
-    )
+    method = config.preprocess, config.quantile, config.quantile_file, config.topn
+    pass_config = PassConfig(*method, config.batch_size, config.workers, config.compile)
     tally_config = TallyConfig(
         config.iou_mode, config.score_threshold, config.chance_rounds, config.tally_batch_size, config.workers
     )

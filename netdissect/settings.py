@@ -34,5 +34,9 @@ GPU = "auto"  # True, False or 'auto'
 WORKERS = 2  # processes loading images and label maps
 BATCH_SIZE = 64  # images per forward pass
 TALLY_BATCH_SIZE = 16  # images per batch of label maps
+COMPILE = (
+    False  # True: compile the network; 'auto': on the CPU, where enough images follow. Activations then differ by up
+)
+# to 2e-5 from those of False, and rarely a mask by a pixel: with False a tally like the shipped one comes out the same.
 CLEAN = True  # False keeps activations in cache/ so reruns with other labels or IOU_MODE skip the forward pass
 TEST_MODE = False  # dissect only a sample of 64 images

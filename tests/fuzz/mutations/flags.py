@@ -183,6 +183,7 @@ NETDISSECT = {
     "--topn": [*NUMBERS, "291", "4", "5"],
     "--batch_size": NUMBERS,
     "--tally_batch_size": NUMBERS,
+    "--compile": ["", "x", "auto", "False", "0", "1.0", "None", "[]"],  # True may start a compiler
     "--clean": [*TEXTS, "True", "False"],
     "--test_mode": [*TEXTS, "True"],
     "--workers": ["-1", "x", "9" * 9, "0.0", "True", "[0]"],
