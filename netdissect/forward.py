@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from models.hooks import layer_outputs
-from netdissect.layout import describe, device_of, run_network
-from util.cli import Terminated, UserError
+from netdissect.layout import device_of, run_network
+from util.cli import Terminated, UserError, describe
 
 COMPILE_SECONDS = 12.0  # assumed by 'auto': a ResNet-18 took 6 to 9 s on two idle cores, deeper networks longer
 SAVED = 0.15  # share of the time of a batch that 'auto' expects to save: a little less than was measured
