@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.selection import choose_votes
+from models.selection import sum_of_largest
 
 
 class DynamicKLinear(nn.Linear):
@@ -69,11 +69,7 @@ class DynamicKLinear(nn.Linear):
         batch = input.shape[:-1]
         x = input.reshape(math.prod(batch), self.in_features).to(vote_dtype)  # (B, N)
         weight = self.weight.to(vote_dtype)  # (C, N)
-        with torch.no_grad():
-            chosen = choose_votes(x, weight, self.topk)  # (B, K, C)
-        chosen_x = x.gather(1, chosen.flatten(1)).view(chosen.shape)
-        chosen_weight = weight.t().gather(0, chosen.flatten(0, 1)).view(chosen.shape)
-        out = (chosen_x * chosen_weight).sum(1)  # (B, C)
+        out = sum_of_largest(x, weight, self.topk)  # (B, C)
         if self.bias is not None:
             out = out + self.bias
         return out.to(out_dtype).reshape(*batch, self.out_features)  # (..., C)

@@ -1,6 +1,7 @@
 """Finding each output's K largest votes without storing all of them.
 
-`x * weight` would be a (B, C, N) tensor. The search takes the maxima of groups of inputs first, which keep (B, C, N/g)
+On a CPU a compiled kernel (models/kernel.py) does it. What follows here is for all else: without a compiler, on a GPU, in
+float64. `x * weight` would be a (B, C, N) tensor. The search takes the maxima of groups of inputs first, which keep (B, C, N/g)
 values, then looks for the K largest in the K groups with the largest maxima only: each of these maxima is a vote, so no
 other group can hold a vote that belongs to the K largest.
 """
@@ -10,12 +11,23 @@ import math
 import torch
 from torch import Tensor
 
+from models import kernel
+
 # In elements. Group maxima are taken of as many votes as fit in the second-level caches of two cores; the K largest
 # among the candidates, a sequence of small operations whose cost is mostly the calls, of BLOCK_ELEMENTS votes at once.
 CACHED_ELEMENTS = 1 << 18
 BLOCK_ELEMENTS = 1 << 22
 MAX_PASSES = 32  # above this K, one `topk` is faster than K times `amax`
 MAX_FUSED = 12  # above this K, compiling the search no longer pays
+
+
+def sum_of_largest(x: Tensor, weight: Tensor, topk: int) -> Tensor:
+    """Sum of each output's K largest votes: x (B, N), weight (C, N) -> (B, C). Gradients flow through these only."""
+    if x.device.type == "cpu" and x.dtype == torch.float32 and kernel.available():
+        return kernel.sum_of_largest(x, weight, topk)
+    with torch.no_grad():
+        chosen = choose_votes(x, weight, topk)  # (B, K, C)
+    return kernel.sum_of_chosen(x, weight, chosen)
 
 
 def choose_votes(x: Tensor, weight: Tensor, topk: int) -> Tensor:
