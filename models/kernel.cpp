@@ -33,7 +33,8 @@ typedef int Ints __attribute__((vector_size(WIDTH * 4), aligned(4), may_alias));
 constexpr int64_t MAX_SORTED = 32;   // up to this K, chosen votes are summed and stored in descending order
 constexpr int64_t MAX_RANKED = 128;  // candidates; ranks take quadratic time
 constexpr int64_t ROWS = 64, CLASSES = 64;  // of a task
-constexpr int64_t CACHED = 8192;     // inputs of the rows that share the first-level cache with a class's weights
+constexpr int64_t CACHED = 4096;     // inputs of the rows that share the first-level cache with a class's weights
+constexpr int64_t SPARSE = 128;      // inputs per chosen one, above which looking for blocks without candidates pays
 constexpr int64_t SERIAL = 1 << 15;  // votes that are not worth a second thread
 
 using Pool = void (*)(void (*)(void*), void*, unsigned, unsigned);  // the signature of GOMP_parallel
@@ -71,15 +72,34 @@ inline Floats larger(const Floats& a, const Floats& b) {
 #endif
 }
 
-template <class Vector>
-auto sum_of(const Vector& v) {
-  auto total = v[0];
-  for (int i = 1; i < WIDTH; i++) total += v[i];
-  return total;
+inline float largest_of(const Floats& v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)v);
+#else
+  float largest = v[0];
+  for (int l = 1; l < WIDTH; l++) largest = std::max(largest, v[l]);
+  return largest;
+#endif
 }
 
-inline int count(const Ints& keys, int least) {  // in the lanes' sum: minus the number that reach it
-  return -sum_of(keys >= least);
+inline int sum_of(const Ints& v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_epi32((__m512i)v);
+#else
+  int total = v[0];
+  for (int l = 1; l < WIDTH; l++) total += v[l];
+  return total;
+#endif
+}
+
+inline bool any_reaches(const Floats& v, float threshold) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)v, _mm512_set1_ps(threshold), _CMP_GE_OQ);
+#elif defined(__AVX__)
+  return _mm256_movemask_ps((__m256)(Floats)(v >= threshold));
+#else
+  return largest_of(v) >= threshold;
+#endif
 }
 
 struct Scratch {
@@ -120,6 +140,17 @@ float threshold_of(const float* values, int64_t length, int64_t topk, int64_t sl
   return threshold;
 }
 
+// The K-th largest of few values, by ranks.
+template <int A>
+float ranked_threshold(const Floats* values, int64_t topk) {
+  Ints above[A] = {};
+  for (int j = 0; j < A * WIDTH; j++)
+    for (int a = 0; a < A; a++) above[a] -= reinterpret_cast<const float*>(values)[j] > values[a];
+  Floats largest = Floats{} - INFINITY;  // of the negatives of those that K - 1 exceed at most
+  for (int a = 0; a < A; a++) largest = larger(largest, above[a] < int(topk) ? -values[a] : Floats{} - INFINITY);
+  return -largest_of(largest);
+}
+
 // Fills votes, padded with -inf to a multiple of WIDTH, and returns a threshold that K of them reach. A * WIDTH groups.
 template <int A>
 float compute_votes(const float* x, const float* w, int64_t n, int64_t topk, Scratch& s) {
@@ -139,22 +170,14 @@ float compute_votes(const float* x, const float* w, int64_t n, int64_t topk, Scr
     if (i < n) maxima[a] = larger(maxima[a], at(votes + i));
   if (topk == 1) {
     for (int a = 1; a < A; a++) maxima[0] = larger(maxima[0], maxima[a]);
-    float largest = maxima[0][0];
-    for (int l = 1; l < WIDTH; l++) largest = std::max(largest, maxima[0][l]);
-    return largest;
+    return largest_of(maxima[0]);
   }
   if (A > 2) return threshold_of(reinterpret_cast<float*>(maxima), A * WIDTH, topk, topk / 16, s.keys.data());
-  Ints larger_ones[A] = {};
-  for (int j = 0; j < A * WIDTH; j++)
-    for (int a = 0; a < A; a++) larger_ones[a] -= reinterpret_cast<float*>(maxima)[j] > maxima[a];
-  Floats least = Floats{} + INFINITY;
-  for (int a = 0; a < A; a++) {
-    const Floats kept = larger_ones[a] < int(topk) ? maxima[a] : Floats{} + INFINITY;
-    least = kept < least ? kept : least;
+  if (topk * 5 / 2 <= WIDTH) {
+    maxima[0] = larger(maxima[0], maxima[1]);
+    return ranked_threshold<1>(maxima, topk);
   }
-  float threshold = least[0];
-  for (int l = 1; l < WIDTH; l++) threshold = std::min(threshold, least[l]);
-  return threshold;
+  return ranked_threshold<2>(maxima, topk);
 }
 
 float compute_all_votes(const float* x, const float* w, int64_t n, int64_t topk, Scratch& s) {
@@ -164,12 +187,20 @@ float compute_all_votes(const float* x, const float* w, int64_t n, int64_t topk,
 }
 
 // Positions, ascending, of the values that reach a threshold; values are padded to a multiple of WIDTH.
+template <bool few>
 int64_t positions_of(const float* values, int64_t n, float threshold, int* positions) {
   int64_t found = 0;
 #if defined(__AVX512F__)
   const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 #endif
   for (int64_t i = 0; i < n; i += WIDTH) {
+    if (few && i % (4 * WIDTH) == 0 && i + 4 * WIDTH <= n) {  // most of these hold no candidate
+      const Floats *v = &at(values + i), largest = larger(larger(v[0], v[1]), larger(v[2], v[3]));
+      if (!any_reaches(largest, threshold)) {
+        i += 3 * WIDTH;
+        continue;
+      }
+    }
 #if defined(__AVX512F__)
     const __mmask16 reach = _mm512_cmp_ps_mask((__m512)at(values + i), _mm512_set1_ps(threshold), _CMP_GE_OQ);
     const __m512i own = _mm512_add_epi32(lanes, _mm512_set1_epi32(int(i)));
@@ -196,10 +227,13 @@ void reduce(int64_t found, int64_t topk, Scratch& s) {
   int64_t ties = topk;
   for (int64_t i = 0; i < found; i++) ties -= values[i] > threshold;
   int64_t kept = 0;
-  for (int64_t i = 0; i < found && kept < topk; i++) {
-    if (values[i] < threshold || (values[i] == threshold && ties-- <= 0)) continue;
-    values[kept] = values[i];
-    s.positions[kept++] = s.positions[i];
+  for (int64_t i = 0; i < found; i++) {  // without branches, which would be mispredicted
+    const float value = values[i];
+    const bool tie = value == threshold;
+    values[kept] = value;
+    s.positions[kept] = s.positions[i];
+    kept += (value > threshold) | (tie & (ties > 0));
+    ties -= tie;
   }
 }
 
@@ -214,7 +248,7 @@ void rank(int64_t found, Scratch& s) {
     for (int64_t j = i + WIDTH; j < found; j++) before -= values[j] > own;
     Ints lane;
     for (int l = 0; l < WIDTH; l++) lane[l] = l;
-    for (int l = 0; l < WIDTH; l++) {
+    for (int l = 0; l < std::min<int64_t>(WIDTH, found - i); l++) {
       before -= (values[i + l] > own) | ((values[i + l] == own) & (l < lane));
     }
     at(ranks + i) = before;
@@ -243,8 +277,10 @@ void choose(const float* x, const float* w, int64_t n, int64_t topk, Scratch& s)
   const float threshold = groups <= 2 * WIDTH   ? compute_votes<2>(x, w, n, topk, s)
                           : groups <= 4 * WIDTH ? compute_votes<4>(x, w, n, topk, s)
                           : groups <= 8 * WIDTH ? compute_votes<8>(x, w, n, topk, s)
-                                                : compute_all_votes(x, w, n, topk, s);
-  int64_t found = positions_of(s.votes.data(), n, threshold, s.positions.data());
+                          : groups <= 16 * WIDTH ? compute_votes<16>(x, w, n, topk, s)
+                                                 : compute_all_votes(x, w, n, topk, s);
+  const auto collect = n > SPARSE * topk ? positions_of<true> : positions_of<false>;
+  int64_t found = collect(s.votes.data(), n, threshold, s.positions.data());
   if (topk == 1 || (topk > MAX_SORTED && found == topk)) {
     s.order.swap(s.positions);
     return;
