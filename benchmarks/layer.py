@@ -3,9 +3,10 @@
     python3 benchmarks/layer.py > layer.md     # about five minutes on two cores
     python3 benchmarks/layer.py --quick        # tiny shapes, to see that everything runs
 
-Everything runs on the CPU in float32. The variants of a row take turns, so that whatever else the machine does slows
-all of them; a time is the median over the turns. Peak memory is the most that PyTorch's allocator held at one time
-during a step beyond what it held before (the input, the parameters), from the allocation events of `torch.profiler`.
+Everything runs on the CPU in float32. *Ours* is the compiled kernel; with DKA_KERNEL=0 it is PyTorch's operators. The
+variants of a row take turns, so that whatever else the machine does slows all of them; a time is the median over the
+turns. Peak memory is the most that PyTorch's allocator held at one time during a step beyond what it held before (the
+input, the parameters), from the allocation events of `torch.profiler`.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from models import kernel
 from models.dynamic_k import DynamicKLinear
 from util.device import processor
 
@@ -72,8 +74,9 @@ def main(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     base, large = (Case(8, 16, 64, 5), Case(8, 16, 128, 5)) if args.quick else (BASE, LARGE)
-    cases = [case._replace(K=k) for case in (base, large) for k in (1, 5, 20)]
-    print(f"{processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, float32.\n")
+    cases = [case._replace(K=k) for case in (base, large) for k in (1, 5, 20, 50)]
+    how = "compiled kernel" if kernel.available() else "PyTorch's operators"
+    print(f"{processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, float32, {how}.\n")
     for title, train in (("Forward and backward", True), ("Inference", False)):
         print(f"### {title}\n")
         print_times(cases, train, args.repeats)

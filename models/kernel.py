@@ -1,9 +1,9 @@
 """The DKA head's kernel for CPUs as a PyTorch operator: kernel.cpp, compiled at first use and kept in a cache.
 
 `available()` says whether there is a kernel: it needs a C++ compiler (`CXX`, c++, g++ or clang++), and takes a few
-seconds once per machine. `DKA_KERNEL=0` in the environment turns it off. The library lies in `$XDG_CACHE_HOME/dynamic_k`
-(by default `~/.cache/dynamic_k`), named by a hash of all that it depends on; where no such folder can be private to the
-user, every process compiles its own.
+seconds once per machine. `DKA_KERNEL=0` in the environment turns it off. The library lies in
+`$XDG_CACHE_HOME/dynamic_k` (by default `~/.cache/dynamic_k`), named by a hash of all that it depends on. Where that
+folder cannot be written to, or others can write to it too, every process compiles its own.
 """
 
 import ctypes
@@ -245,6 +245,7 @@ def _describe(x: Tensor, weight: Tensor, topk: int) -> Any:
 
 def _save(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs[:2], output[1])
+    ctx.set_materialize_grads(False)  # or `chosen` gets a gradient of zeros
 
 
 def _differentiate(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None]:

@@ -1,7 +1,9 @@
 """Finding each output's K largest votes without storing all of them.
 
-On a CPU a compiled kernel (models/kernel.py) does it. What follows here is for all else: without a compiler, on a GPU, in
-float64. `x * weight` would be a (B, C, N) tensor. The search takes the maxima of groups of inputs first, which keep (B, C, N/g)
+On a CPU a compiled kernel (models/kernel.py) does it. The search below, made of PyTorch's operators, serves everything
+else: no compiler, a GPU, float64.
+
+`x * weight` would be a (B, C, N) tensor. The search takes the maxima of groups of inputs first, which keep (B, C, N/g)
 values, then looks for the K largest in the K groups with the largest maxima only: each of these maxima is a vote, so no
 other group can hold a vote that belongs to the K largest.
 """
