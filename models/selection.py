@@ -1,14 +1,18 @@
 """Finding each output's K largest votes without storing all of them.
 
-On a CPU a compiled kernel (models/kernel.py) does it. The search below, made of PyTorch's operators, serves everything
-else: no compiler, a GPU, float64.
+On a CPU a compiled kernel (models/kernel.py) does it, on a GPU one in Triton (models/triton_kernel.py). The search
+below, made of PyTorch's operators, serves everything else: no compiler, large K on a GPU, float64.
 
 `x * weight` would be a (B, C, N) tensor. The search takes the maxima of groups of inputs first, which keep (B, C, N/g)
 values, then looks for the K largest in the K groups with the largest maxima only: each of these maxima is a vote, so no
 other group can hold a vote that belongs to the K largest.
 """
 
+import functools
+import logging
 import math
+import os
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -21,6 +25,8 @@ CACHED_ELEMENTS = 1 << 18
 BLOCK_ELEMENTS = 1 << 22
 MAX_PASSES = 32  # above this K, one `topk` is faster than K times `amax`
 MAX_FUSED = 12  # above this K, compiling the search no longer pays
+
+logger = logging.getLogger(__name__)
 
 
 def sum_of_largest(x: Tensor, weight: Tensor, topk: int) -> Tensor:
@@ -35,12 +41,30 @@ def sum_of_largest(x: Tensor, weight: Tensor, topk: int) -> Tensor:
 def choose_votes(x: Tensor, weight: Tensor, topk: int) -> Tensor:
     """Find each output's K largest votes: x (B, N), weight (C, N) -> indices of inputs (B, K, C), all K different."""
     if not torch.compiler.is_compiling():
-        return _choose_in_blocks(x, weight, topk)
+        choose = _gpu_kernel() if x.is_cuda and x.dtype == torch.float32 and topk <= MAX_PASSES else None
+        return (choose or _choose_in_blocks)(x, weight, topk)
     if topk > MAX_FUSED:
         return _choose_in_blocks_op(x, weight, topk)
     # Compiled, the votes are never stored: they fuse into the first maximum. The classes are the inner dimension,
     # along which a reduction over inputs is vectorised.
     return _choose(x[:, :, None], weight.t().contiguous()[None], topk, 1)
+
+
+@functools.cache
+def _gpu_kernel() -> Callable[[Tensor, Tensor, int], Tensor] | None:
+    """Triton's kernel, if it runs here; the log says once why not."""
+    if os.environ.get("DKA_KERNEL") == "0":
+        logger.info("DKA head: DKA_KERNEL=0, so PyTorch's operators choose the votes")
+        return None
+    try:
+        from models import triton_kernel
+
+        one = torch.ones(1, 2, device="cuda")
+        triton_kernel.choose_votes(one, one, 1)
+    except Exception as error:  # Triton fails in many ways, and the head can do without it
+        logger.warning("DKA head: no Triton kernel (%s); PyTorch's operators choose the votes", error)
+        return None
+    return triton_kernel.choose_votes
 
 
 def _choose_in_blocks(x: Tensor, weight: Tensor, topk: int) -> Tensor:

@@ -249,6 +249,51 @@ def test_adds_little_memory(topk):
     assert 0 < peak <= 0.02 * 3 * 4 * 256 * 256 * 512
 
 
+# --- Triton -------------------------------------------------------------------------------------------------------
+
+INTERPRETED = """
+import sys
+import torch
+from models.triton_kernel import choose_votes
+sys.path.insert(0, "tests")
+from test_selection import CASES
+torch.manual_seed(0)
+for name, case in CASES.items():
+    for batch, classes, inputs, topk in ((3, 5, 70, 1), (2, 17, 70, 7), (2, 3, 16, 16), (0, 3, 16, 2), (1, 2, 130, 20)):
+        x, weight = case(batch, inputs), case(classes, inputs)
+        votes = x[:, None] * weight
+        chosen = choose_votes(x, weight, topk).transpose(1, 2)
+        assert (chosen.sort(2)[0].diff(dim=2) > 0).all(), name
+        values = votes.gather(2, chosen)
+        assert torch.equal(values.nan_to_num(7e37), votes.topk(topk, 2)[0].nan_to_num(7e37)), name
+"""
+
+
+def test_triton_kernel_in_the_interpreter():
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("case", CASES)
+def test_triton_kernel_on_a_gpu(case):
+    from models import triton_kernel
+
+    torch.manual_seed(0)
+    for topk in (1, 5, 20):
+        x, weight = CASES[case](40, 300).cuda(), CASES[case](33, 300).cuda()
+        votes = x[:, None] * weight
+        chosen = triton_kernel.choose_votes(x, weight, topk).transpose(1, 2)
+        assert (chosen.sort(2)[0].diff(dim=2) > 0).all()
+        values = votes.gather(2, chosen)
+        assert torch.equal(values.nan_to_num(7e37), votes.topk(topk, 2)[0].nan_to_num(7e37))
+
+
 # --- processes, compilers, caches ---------------------------------------------------------------------------------
 
 
