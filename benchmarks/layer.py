@@ -2,6 +2,7 @@
 
     python3 benchmarks/layer.py > layer.md     # about five minutes on two cores
     python3 benchmarks/layer.py --quick        # tiny shapes, to see that everything runs
+    python3 benchmarks/layer.py --cpu_time     # on a busy machine: CPU time of one thread, not the clock on the wall
 
 Everything runs on the CPU in float32. *Ours* is the compiled kernel; with DKA_KERNEL=0 it is PyTorch's operators. The
 variants of a row take turns, so that whatever else the machine does slows all of them; a time is the median over the
@@ -64,14 +65,16 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="tiny shapes")
     parser.add_argument("--repeats", type=int, default=9, metavar="n", help="turns of each variant (default 9)")
+    parser.add_argument("--cpu_time", action="store_true", help="measure CPU time, with one thread")
     parser.add_argument("--threads", type=int, metavar="n", help="threads that PyTorch uses (default: its own choice)")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Print all tables."""
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    if args.threads or args.cpu_time:
+        torch.set_num_threads(1 if args.cpu_time else args.threads)
+    clock = time.process_time if args.cpu_time else time.perf_counter
     torch.manual_seed(0)
     base, large = (Case(8, 16, 64, 5), Case(8, 16, 128, 5)) if args.quick else (BASE, LARGE)
     cases = [case._replace(K=k) for case in (base, large) for k in (1, 5, 20, 50)]
@@ -79,21 +82,21 @@ def main(args: argparse.Namespace) -> None:
     print(f"{processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, float32, {how}.\n")
     for title, train in (("Forward and backward", True), ("Inference", False)):
         print(f"### {title}\n")
-        print_times(cases, train, args.repeats)
+        print_times(cases, train, args.repeats, clock)
     print("### Peak extra memory, forward and backward\n")
     print_memory(cases)
     for name, values in (QUICK_GROWTH if args.quick else GROWTH).items():
         print(f"### Growth with {name}, forward and backward\n")
-        print_times([base._replace(**{name: value}) for value in values], True, args.repeats)
+        print_times([base._replace(**{name: value}) for value in values], True, args.repeats, clock)
 
 
-def print_times(cases: list[Case], train: bool, repeats: int) -> None:
+def print_times(cases: list[Case], train: bool, repeats: int, clock: Callable[[], float]) -> None:
     """A row per case: milliseconds of each variant, and how many times faster than the plain formula ours is."""
     ratios_of = ("plain / ours", "plain / compiled")
     print_row("B", "C", "N", "K", "plain", "ours", "compiled", "one pass*", "`nn.Linear`", *ratios_of)
     print_row(*["--:"] * 11)
     for case in cases:
-        ms = [1000 * seconds for seconds in take_turns(make_variants(case, train), repeats)]
+        ms = [1000 * seconds for seconds in take_turns(make_variants(case, train), repeats, clock)]
         ratios = (ms[0] / ms[1], ms[0] / ms[2])
         print_row(*case, *(f"{value:.1f}" for value in ms), *(f"{ratio:.1f} ×" for ratio in ratios))
     print("\nMilliseconds. * a single product-and-max pass over the votes, compiled, forward only.\n")
@@ -141,7 +144,7 @@ def make_variants(case: Case, train: bool) -> list[Callable[[], None]]:
     return [make_step(plain), make_step(ours), make_step(compiled), pass_over_votes, make_step(linear)]
 
 
-def take_turns(steps: list[Callable[[], None]], repeats: int) -> list[float]:
+def take_turns(steps: list[Callable[[], None]], repeats: int, clock: Callable[[], float]) -> list[float]:
     """Median seconds of each step, after a warm-up that also compiles."""
     for step in steps:
         step()
@@ -149,9 +152,9 @@ def take_turns(steps: list[Callable[[], None]], repeats: int) -> list[float]:
     start = time.perf_counter()
     while len(seconds[0]) < repeats and (len(seconds[0]) < 3 or time.perf_counter() - start < MAX_SECONDS):
         for step, times in zip(steps, seconds, strict=True):
-            begin = time.perf_counter()
+            begin = clock()
             step()
-            times.append(time.perf_counter() - begin)
+            times.append(clock() - begin)
     return [statistics.median(times) for times in seconds]
 
 
