@@ -3,13 +3,15 @@
 // The votes (B, C, N) are never stored: a thread holds those of one (b, c) at a time, in its first-level cache. While it
 // computes them it keeps the maximum of each of L groups of inputs. K votes at least reach the K-th largest maximum, and
 // few more do: they are the candidates, among which ranks decide. For large K the groups are single votes, and the
-// threshold rises by bisection. Rows that hold a NaN or an infinity are sorted instead.
+// threshold rises by bisection. Where fewer than K votes are positive, the first zeros follow them. Rows of few inputs
+// other than zero are packed. Rows that hold a NaN or an infinity are sorted instead.
 #include <algorithm>
 #include <atomic>
 #include <climits>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
 #include <numeric>
 #include <system_error>
 #include <thread>
@@ -35,6 +37,7 @@ constexpr int64_t MAX_RANKED = 128;  // candidates; ranks take quadratic time
 constexpr int64_t ROWS = 64, CLASSES = 64;  // of a task
 constexpr int64_t CACHED = 4096;     // inputs of the rows that share the first-level cache with a class's weights
 constexpr int64_t SPARSE = 128;      // inputs per chosen one, above which looking for blocks without candidates pays
+constexpr int64_t FEW = 8;           // inputs per one that is not zero, from which gathering the weights of these pays
 constexpr int64_t SERIAL = 1 << 15;  // votes that are not worth a second thread
 
 using Pool = void (*)(void (*)(void*), void*, unsigned, unsigned);  // the signature of GOMP_parallel
@@ -102,9 +105,21 @@ inline bool any_reaches(const Floats& v, float threshold) {
 #endif
 }
 
+// Starts at a cache line, or every vector that is stored would touch two.
+template <class T>
+struct Aligned {
+  using value_type = T;
+  T* allocate(size_t n) { return static_cast<T*>(::operator new(n * sizeof(T), std::align_val_t(64))); }
+  void deallocate(T* p, size_t) { ::operator delete(p, std::align_val_t(64)); }
+  bool operator==(const Aligned&) const { return true; }
+  bool operator!=(const Aligned&) const { return false; }
+};
+template <class T>
+using Line = std::vector<T, Aligned<T>>;
+
 struct Scratch {
-  std::vector<float> votes, values;
-  std::vector<int> keys, positions, ranks, order;
+  Line<float> votes, values;
+  Line<int> keys, positions, ranks, order;
   explicit Scratch(int64_t n)
       : votes(n + 64), values(n + 64), keys(n + 512), positions(n + 64), ranks(n + 64), order(n + 64) {}
 };
@@ -237,6 +252,19 @@ void reduce(int64_t found, int64_t topk, Scratch& s) {
   }
 }
 
+// Adds the first votes that equal a value to fewer than K above it, in the order of positions; returns K.
+int64_t add_ties(int64_t above, int64_t topk, float value, Scratch& s) {
+  int* ties = s.order.data();
+  int64_t found = 0;
+  for (int64_t i = 0; found < topk - above; i++) {
+    ties[found] = int(i);
+    found += s.votes[i] == value;
+  }
+  std::copy_n(s.positions.data(), above, s.ranks.data());
+  std::merge(s.ranks.data(), s.ranks.data() + above, ties, ties + found, s.positions.data());
+  return topk;
+}
+
 // Puts the candidates in descending order, those of equal value by position.
 void rank(int64_t found, Scratch& s) {
   const float* values = s.values.data();
@@ -271,19 +299,25 @@ float sum(const float* votes, const int* order, int64_t topk, bool whole) {
   return parts[0] + parts[1] + parts[2] + parts[3];
 }
 
-// The K largest votes of one (b, c): positions in s.order, votes in s.votes.
-void choose(const float* x, const float* w, int64_t n, int64_t topk, Scratch& s) {
+// The K largest votes of one (b, c): positions in s.order, votes in s.votes. Returns false if they have to be positive
+// and may not be.
+bool choose(const float* x, const float* w, int64_t n, int64_t topk, bool positive, Scratch& s) {
   const int64_t groups = topk == 1 ? 4 * WIDTH : topk * 5 / 2;
   const float threshold = groups <= 2 * WIDTH   ? compute_votes<2>(x, w, n, topk, s)
                           : groups <= 4 * WIDTH ? compute_votes<4>(x, w, n, topk, s)
                           : groups <= 8 * WIDTH ? compute_votes<8>(x, w, n, topk, s)
                           : groups <= 16 * WIDTH ? compute_votes<16>(x, w, n, topk, s)
                                                  : compute_all_votes(x, w, n, topk, s);
+  if (positive && !(threshold > 0)) return false;
   const auto collect = n > SPARSE * topk ? positions_of<true> : positions_of<false>;
   int64_t found = collect(s.votes.data(), n, threshold, s.positions.data());
   if (topk == 1 || (topk > MAX_SORTED && found == topk)) {
     s.order.swap(s.positions);
-    return;
+    return true;
+  }
+  if (found > topk && (threshold == 0 || found > MAX_RANKED)) {  // ties: all zeros, where few votes are positive
+    const int64_t above = collect(s.votes.data(), n, std::nextafter(threshold, INFINITY), s.positions.data());
+    found = above < topk ? add_ties(above, topk, threshold, s) : above;
   }
   for (int64_t i = 0; i < found; i++) s.values[i] = s.votes[s.positions[i]];
   at(s.values.data() + found) = Floats{} - INFINITY;
@@ -292,9 +326,38 @@ void choose(const float* x, const float* w, int64_t n, int64_t topk, Scratch& s)
     found = topk;
     at(s.values.data() + found) = Floats{} - INFINITY;
   }
-  if (topk > MAX_SORTED) return s.order.swap(s.positions);
-  rank(found, s);
+  if (topk > MAX_SORTED) {
+    s.order.swap(s.positions);
+  } else {
+    rank(found, s);
+  }
+  return true;
 }
+
+// The inputs of a row that are not zero. While K of their votes are positive, no zero is among the K largest.
+struct Nonzero {
+  Line<float> x, w;
+  Line<int> positions;
+  int64_t found = 0;
+
+  explicit Nonzero(int64_t n) : x(n), w(n), positions(n) {}
+
+  void pack(const float* row, int64_t n) {
+    found = 0;
+    for (int64_t i = 0; i < n; i++) {
+      x[found] = row[i];
+      positions[found] = int(i);
+      found += row[i] != 0;
+    }
+  }
+
+  bool choose(const float* weights, int64_t topk, Scratch& s) {
+    float* own = w.data();
+    const int* from = positions.data();
+    for (int64_t i = 0; i < found; i++) own[i] = weights[from[i]];
+    return ::choose(x.data(), own, found, topk, true, s);
+  }
+};
 
 // The same where a vote can be NaN, which counts as the largest.
 void choose_any(const float* x, const float* w, int64_t n, int64_t topk, Scratch& s) {
@@ -333,14 +396,24 @@ void forward(const float* x, const float* w, float* out, Index* chosen, const Ca
   const int64_t inner = std::clamp<int64_t>(CACHED / N, 1, 16), across = (C + CLASSES - 1) / CLASSES;
   auto task = [=, &x_finite, &w_finite](int64_t i) {
     Scratch s(N);
+    std::vector<Nonzero> packed(inner, Nonzero(N));
     const int64_t last_row = std::min(B, (i / across + 1) * ROWS), last_class = std::min(C, (i % across + 1) * CLASSES);
-    for (int64_t first = i / across * ROWS; first < last_row; first += inner)
+    for (int64_t first = i / across * ROWS; first < last_row; first += inner) {
+      const int64_t end = std::min(last_row, first + inner);
+      for (int64_t b = first; b < end; b++) packed[b - first].pack(x + b * N, N);
       for (int64_t c = i % across * CLASSES; c < last_class; c++)
-        for (int64_t b = first; b < std::min(last_row, first + inner); b++) {
-          (x_finite[b] && w_finite[c] ? choose : choose_any)(x + b * N, w + c * N, N, K, s);
+        for (int64_t b = first; b < end; b++) {
+          Nonzero& few = packed[b - first];
+          const bool finite = x_finite[b] && w_finite[c];
+          const bool skip = finite && few.found >= K && few.found * FEW <= N && few.choose(w + c * N, K, s);
+          if (!finite) choose_any(x + b * N, w + c * N, N, K, s);
+          if (finite && !skip) choose(x + b * N, w + c * N, N, K, false, s);
           out[b * C + c] = sum(s.votes.data(), s.order.data(), K, c < C / 32 * 32);
-          for (int64_t k = 0; k < K; k++) chosen[(b * K + k) * C + c] = Index(s.order[k]);
+          for (int64_t k = 0; k < K; k++) {
+            chosen[(b * K + k) * C + c] = Index(skip ? few.positions[s.order[k]] : s.order[k]);
+          }
         }
+    }
   };
   parallel(pool, B * C * N < SERIAL ? 1 : threads, (B + ROWS - 1) / ROWS * across, task);
 }
