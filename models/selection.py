@@ -11,13 +11,13 @@ other group can hold a vote that belongs to the K largest.
 import functools
 import logging
 import math
-import os
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from models import kernel
+from models import kernel, kernel_build
 
 # In elements. Group maxima are taken of as many votes as fit in the second-level caches of two cores; the K largest
 # among the candidates, a sequence of small operations whose cost is mostly the calls, of BLOCK_ELEMENTS votes at once.
@@ -31,11 +31,24 @@ logger = logging.getLogger(__name__)
 
 def sum_of_largest(x: Tensor, weight: Tensor, topk: int) -> Tensor:
     """Sum of each output's K largest votes: x (B, N), weight (C, N) -> (B, C). Gradients flow through these only."""
-    if x.device.type == "cpu" and x.dtype == torch.float32 and kernel.available():
+    if _is_transformed(x, weight):
+        chosen = (x[:, None] * weight).topk(topk, 2)[1].transpose(1, 2)  # stores all votes
+        return kernel.sum_of_chosen(x, weight, chosen)
+    on_cpu = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_exporting()
+    if on_cpu and kernel.available():
         return kernel.sum_of_largest(x, weight, topk)
     with torch.no_grad():
         chosen = choose_votes(x, weight, topk)  # (B, K, C)
     return kernel.sum_of_chosen(x, weight, chosen)
+
+
+def _is_transformed(*tensors: Tensor) -> bool:
+    """Whether torch.func or forward-mode differentiation is at work, for which the searches below have no rules."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    return not torch.compiler.is_compiling() and any(
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
+    )
 
 
 def choose_votes(x: Tensor, weight: Tensor, topk: int) -> Tensor:
@@ -53,8 +66,7 @@ def choose_votes(x: Tensor, weight: Tensor, topk: int) -> Tensor:
 @functools.cache
 def _gpu_kernel() -> Callable[[Tensor, Tensor, int], Tensor] | None:
     """Triton's kernel, if it runs here; the log says once why not."""
-    if os.environ.get("DKA_KERNEL") == "0":
-        logger.info("DKA head: DKA_KERNEL=0, so PyTorch's operators choose the votes")
+    if kernel_build.disabled():
         return None
     try:
         from models import triton_kernel

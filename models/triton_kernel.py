@@ -38,11 +38,15 @@ def _choose(x, weight, chosen, C, N, K, CLASSES: tl.constexpr, INPUTS: tl.conste
 
 
 def choose_votes(x: Tensor, weight: Tensor, topk: int) -> Tensor:
-    """Like `models.selection.choose_votes`, in float32, in descending order: x (B, N), weight (C, N) -> (B, K, C)."""
+    """Like `models.selection.choose_votes`, in float32: x (B, N), weight (C, N) -> (B, K, C).
+
+    In descending order, the first of equal votes first; NaN is the largest.
+    """
     x, weight = x.contiguous(), weight.contiguous()
     (batch, inputs), classes = x.shape, len(weight)
     chosen = torch.empty(batch, topk, classes, dtype=torch.long, device=x.device)
     if batch:
         grid = (batch, triton.cdiv(classes, CLASSES))
-        _choose[grid](x, weight, chosen, classes, inputs, topk, CLASSES=CLASSES, INPUTS=INPUTS)
+        with torch.cuda.device_of(x):  # Triton launches on the current device
+            _choose[grid](x, weight, chosen, classes, inputs, topk, CLASSES=CLASSES, INPUTS=INPUTS)
     return chosen
