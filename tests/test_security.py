@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import demo
-from models import run_name
+from models import kernel_build, run_name
+from models.dynamic_k import DynamicKLinear
 from netdissect import main as dissection
 from netdissect.config import parse_value
 from report.pages import file_name
@@ -159,3 +160,26 @@ def test_no_network(trained, broden, tree, tmp_path, monkeypatch):
     demo.main(demo.get_args_parser().parse_args(list(map(str, flags))))
     assert conftest.reached_for == []
     assert sys.modules.get("requests") is None
+
+
+def test_a_compiler_is_started_for_our_own_source_only(monkeypatch, tmp_path):
+    """At first use, with a command that no file can change; denied, the head computes without."""
+    commands = []
+
+    def deny(command, **_):
+        commands.append(command)
+        raise PermissionError(1, "no process may be started")
+
+    monkeypatch.setattr(kernel_build.subprocess, "run", deny)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", sys.executable)
+    monkeypatch.delenv("DKA_KERNEL", raising=False)
+    kernel_build.library.cache_clear()
+    try:
+        assert DynamicKLinear(9, 2, topk=3)(torch.zeros(4, 9)).shape == (4, 2)
+    finally:
+        kernel_build.library.cache_clear()
+    ((compiler, *flags, source, output, path),) = commands
+    assert (compiler, flags, source, output) == (sys.executable, kernel_build._flags(), str(kernel_build.SOURCE), "-o")
+    assert Path(path).is_relative_to(tmp_path / "dynamic_k")
+    assert not list((tmp_path / "dynamic_k").glob("*.so"))

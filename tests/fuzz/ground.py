@@ -154,8 +154,10 @@ def import_product() -> None:
     import netdissect.main  # noqa: F401
     import train  # noqa: F401
     from loader.datasets import register, spec_of
+    from models import kernel
 
     torch.set_num_threads(1)  # conftest may have asked for more: a process with threads cannot be forked
+    kernel.available()  # compiled here, if ever: runs may start no process, and write to no cache
     register(replace(spec_of(TREE), size=SIZE, resize=SIZE + 8))
 
 
