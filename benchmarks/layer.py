@@ -1,6 +1,7 @@
 """Time and memory of the DKA layer against the plain formula, as Markdown.
 
     python3 benchmarks/layer.py > layer.md     # about five minutes on two cores
+    python3 benchmarks/layer.py --tables train inference --repeats 5
     python3 benchmarks/layer.py --quick        # tiny shapes, to see that everything runs
     python3 benchmarks/layer.py --cpu_time     # on a busy machine: CPU time of one thread, not the clock on the wall
 
@@ -44,6 +45,7 @@ class Case(NamedTuple):
 BASE = Case(256, 365, 512, 5)  # Places365 on ResNet-18
 LARGE = Case(256, 1000, 2048, 5)  # ImageNet on ResNet-50
 GROWTH = {"B": (64, 256, 1024), "C": (100, 365, 1000), "N": (256, 512, 2048), "K": (1, 5, 10, 20, 50)}
+TABLES = ("train", "inference", "memory", "growth")
 QUICK_GROWTH = {"B": (2, 8), "K": (1, 5)}
 
 
@@ -66,6 +68,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="tiny shapes")
     parser.add_argument("--repeats", type=int, default=9, metavar="n", help="turns of each variant (default 9)")
     parser.add_argument("--cpu_time", action="store_true", help="measure CPU time, with one thread")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES, help="which tables (default all)")
     parser.add_argument("--threads", type=int, metavar="n", help="threads that PyTorch uses (default: its own choice)")
     return parser
 
@@ -80,12 +83,15 @@ def main(args: argparse.Namespace) -> None:
     cases = [case._replace(K=k) for case in (base, large) for k in (1, 5, 20, 50)]
     how = "compiled kernel" if kernel.available() else "PyTorch's operators"
     print(f"{processor()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, float32, {how}.\n")
-    for title, train in (("Forward and backward", True), ("Inference", False)):
-        print(f"### {title}\n")
-        print_times(cases, train, args.repeats, clock)
-    print("### Peak extra memory, forward and backward\n")
-    print_memory(cases)
-    for name, values in (QUICK_GROWTH if args.quick else GROWTH).items():
+    for title, table in (("Forward and backward", "train"), ("Inference", "inference")):
+        if table in args.tables:
+            print(f"### {title}\n")
+            print_times(cases, table == "train", args.repeats, clock)
+    if "memory" in args.tables:
+        print("### Peak extra memory, forward and backward\n")
+        print_memory(cases)
+    growth = (QUICK_GROWTH if args.quick else GROWTH) if "growth" in args.tables else {}
+    for name, values in growth.items():
         print(f"### Growth with {name}, forward and backward\n")
         print_times([base._replace(**{name: value}) for value in values], True, args.repeats, clock)
 
