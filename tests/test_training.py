@@ -22,7 +22,7 @@ from training import TrainConfig, config, dry_run, runs, train_and_evaluate
 from training.config import check_shares, k_of_epochs, make_plan
 from training.epoch import READ_EVERY, NonFiniteLoss, Sums, evaluate, evaluate_features, train_one_epoch, train_step
 from training.loop import route_statistics
-from training.state import create_state
+from training.state import build_scheduler, create_state
 from util import distributed
 from util.cli import UserError
 from util.device import pick_amp
@@ -441,6 +441,17 @@ def test_sums_are_those_of_the_plain_loop():
     sums.read()
     assert (sums.steps, sums.count, sums.loss, sums.top1, sums.top5) == (3, 6, 4.5, 3, 3)
     assert Sums(**sums.to_dict()) == sums
+
+
+def test_a_cycle_may_be_of_any_length():
+    for steps in range(1, 20):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+        scheduler, rates = build_scheduler("one_cycle", optimizer, steps), []
+        for _ in range(steps):
+            rates.append(scheduler.get_last_lr()[0])
+            optimizer.step()
+            scheduler.step()
+        assert 0 < max(rates) <= 1 and scheduler.get_last_lr()[0] < 1e-3
 
 
 @pytest.mark.gpu

@@ -113,4 +113,5 @@ def build_scheduler(name: str, optimizer: torch.optim.Optimizer, steps: int) -> 
         return MultiStepLR(optimizer, [round(steps / 3), round(2 * steps / 3)], gamma=0.1)
     peak = optimizer.param_groups[0]["lr"]
     # One step more than there are batches: the scheduler is advanced after the last one too.
-    return OneCycleLR(optimizer, peak, total_steps=steps + 1, pct_start=0.25, cycle_momentum=False)
+    share = 0.25 if steps != 3 else 0.5  # a quarter of three would be a warm-up without a step, which torch divides by
+    return OneCycleLR(optimizer, peak, total_steps=steps + 1, pct_start=share, cycle_momentum=False)
