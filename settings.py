@@ -40,6 +40,14 @@ DATASETS = EasyDict(
         **{**SHORT, "epochs": 24, "batch_size": 32, "lr": 0.03, "small_share": 2 / 3},
     ),
     fashion_mnist=dict(folder="fashion_mnist", num_classes=10, size=64, resize=64, crop_scale=(0.7, 1.0), **SHORT),
+    tiny_imagenet=dict(
+        folder="tiny-imagenet-200",
+        num_classes=200,
+        size=64,
+        resize=64,
+        crop_scale=(0.25, 1.0),
+        **{**SHORT, "epochs": 30, "batch_size": 128, "lr": 0.1},
+    ),
 )
 
 # Where Debian's package dataset-fashion-mnist installs the four idx files.

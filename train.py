@@ -51,6 +51,7 @@ def get_args_parser() -> ArgumentParser:
     )
     parser.add_argument("--dataset", help=f"{', '.join(dataset_names())}, or a folder with train/ and val/")
     parser.add_argument("--data", help="folder that holds the data sets, or the data set's own (default data/)")
+    parser.add_argument("--size", type=int, help="side of the network's input, pixels (default: the data set's)")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--batch_size", type=int, help="images per step, of all processes together")
     parser.add_argument("--lr", type=float, help="the largest learning rate")

@@ -20,7 +20,8 @@ import settings
 from loader.folders import TYPES_READ, display_name
 from loader.mini_places import CLASSES as MINI_PLACES_CLASSES
 from loader.mini_places import ensure_mini_places
-from loader.splits import MOST_IDX_BYTES, FashionMNISTFiles, Images, ImageTree, subfolders
+from loader.splits import MOST_IDX_BYTES, AnnotatedImages, FashionMNISTFiles, Images, ImageTree, subfolders
+from loader.tables import by_first_synonym, read_names, read_pairs
 from util.cli import UserError
 from util.files import atomic_write, last_name
 from util.text import say
@@ -113,6 +114,60 @@ class EmbeddedLayout(ImageTreeLayout):
 def is_tree(folder: Path) -> bool:
     """Whether a folder has train/ and val/ in it."""
     return (folder / "train").is_dir() and (folder / "val").is_dir()
+
+
+# --- Tiny-ImageNet ------------------------------------------------------------------------------------------------
+
+
+class TinyImageNetLayout(ImageTreeLayout):
+    """Tiny-ImageNet as published: the validation images lie in one folder, and a table has their classes.
+
+    `wnids.txt`, the WordNet numbers of the classes, one a line; `words.txt`, their synonyms; `train/<wnid>/images/`;
+    `val/images/` and `val/val_annotations.txt`, each line of which begins with a file's name and its class's number.
+    Classes are numbered in the order of the sorted numbers, as torchvision's ImageFolder does: in the published
+    wnids.txt they are in no order. A class's name is its first synonym.
+    """
+
+    def find(self, home: Path, spec: "DataSpec") -> Path | None:
+        """The folder of the spec's name, if it has the layout."""
+        folder = home / spec.folder
+        return folder if self.is_laid_out(folder) else None
+
+    def is_laid_out(self, folder: Path) -> bool:
+        """Whether a folder has what other layouts have not: the list of classes, and the table of validation images."""
+        return is_tree(folder) and all((folder / name).is_file() for name in (WNIDS, ANNOTATIONS))
+
+    def open(self, name: str, folder: Path, spec: "DataSpec") -> "DataSource":
+        """The data set in `folder`; if its number of classes is not the spec's, it is used and noted on stderr."""
+        wnids = sorted(read_names(folder / WNIDS, "n[0-9]{8}", "a WordNet number such as n01443537"))
+        try:
+            folders = set(subfolders(folder / "train"))
+        except OSError as error:
+            raise UserError(f"{folder / 'train'}: unreadable ({error.strerror})") from error
+        for wnid in sorted(folders.symmetric_difference(wnids)):
+            problem = f"not in {WNIDS}" if wnid in folders else f"no such folder, but {WNIDS} has the class"
+            raise UserError(f"{folder / 'train' / wnid}: {problem}")
+        if spec.num_classes not in (None, len(wnids)):
+            text = f"{folder / WNIDS} has {len(wnids)} classes, {name} has {spec.num_classes}: using those {len(wnids)}"
+            say(text, sys.stderr)
+        return DataSource(name, folder, by_first_synonym(folder / WORDS, wnids), wnids, spec)
+
+    def images(self, source: "DataSource", split: str, transform: Callable | None) -> Images:
+        """The images below train's class folders, or those of val that the table lists."""
+        if split == "train":
+            return super().images(source, split, transform)
+        classes = {wnid: number for number, wnid in enumerate(source.categories)}
+        pairs = read_pairs(source.folder / ANNOTATIONS, set(classes), f"among the {len(classes)} of {WNIDS}")
+        root = source.folder / "val"
+        try:
+            targets = {name: classes[wnid] for name, wnid in pairs.items()}
+            return AnnotatedImages(root, source.folder / ANNOTATIONS, targets, transform, source.folder / "train")
+        except OSError as error:
+            raise UserError(f"{error.filename or root}: unreadable ({error.strerror})") from error
+
+
+WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
+TINY_IMAGENET = TinyImageNetLayout()
 
 
 # --- Fashion-MNIST ------------------------------------------------------------------------------------------------
@@ -234,6 +289,16 @@ class DataSource:
         """The images of 'train' or 'val'. Raises UserError if there are none."""
         return self.spec.layout.images(self, split, transform)
 
+    def at_size(self, size: int | None) -> "DataSource":
+        """The same for a network whose input has that many pixels a side; None: the data set's own.
+
+        Validation crops the same share of an image as at the data set's own size.
+        """
+        if size is None:
+            return self
+        resize = round(size * self.spec.resize / self.spec.size)
+        return replace(self, spec=replace(self.spec, size=size, resize=resize))
+
 
 # --- the data sets ------------------------------------------------------------------------------------------------
 
@@ -281,6 +346,13 @@ register(
         "or install Debian's package dataset-fashion-mnist",
     )
 )
+register(
+    _from_settings(
+        "tiny_imagenet",
+        layout=TINY_IMAGENET,
+        download="get tiny-imagenet-200.zip from http://cs231n.stanford.edu and unpack it there, as it is",
+    )
+)
 
 
 def dataset_names() -> list[str]:
@@ -296,6 +368,8 @@ def spec_of(dataset: str) -> DataSpec:
 def class_names(dataset: str) -> list[str]:
     """The class names of a named data set, without its files. Raises UserError for a name that has none."""
     spec = _SPECS.get(dataset)
+    if spec is not None and spec.layout is TINY_IMAGENET:
+        raise UserError(f"data set {dataset!r}: its class names are in its files, {spec.folder}/{WORDS}")
     if spec is None or spec.class_names is None:
         raise UserError(f"data set {dataset!r}: expected {', '.join(dataset_names())} or a folder with train/ and val/")
     return spec.class_names()
@@ -346,6 +420,8 @@ def _open_tree(folder: str | Path, name: str) -> DataSource:
     if not is_tree(Path(folder)):
         raise UserError(f"data set {folder}: expected a folder with train/ and val/ in it")
     spec = spec_of(name)
-    if not isinstance(spec.layout, ImageTreeLayout):
+    if TINY_IMAGENET.is_laid_out(Path(folder)):
+        spec = replace(spec, layout=TINY_IMAGENET)
+    elif not isinstance(spec.layout, ImageTreeLayout) or spec.layout is TINY_IMAGENET:
         spec = replace(spec, layout=IMAGE_TREE)
     return spec.layout.open(name, Path(folder), spec)

@@ -43,7 +43,30 @@ class Images(Protocol):
         """The path of one image, for people."""
 
 
-class ImageTree:
+class _Files:
+    """The images of a list of files."""
+
+    samples: list[tuple[str, int]]
+    targets: list[int]
+    transform: Callable | None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = self.image(index)
+        return (self.transform(image) if self.transform else image), self.targets[index]
+
+    def image(self, index: int) -> Image.Image:
+        """The image of one sample, RGB, as it is on disk."""
+        return read_image(self.samples[index][0])
+
+    def file(self, index: int) -> str:
+        """Path of one sample."""
+        return self.samples[index][0]
+
+
+class ImageTree(_Files):
     """`<root>/<class>/*.jpg` with the class numbers of `categories`, whether or not each class has images here.
 
     Images are ordered as torchvision's ImageFolder orders them. Symbolic links are followed, and each real file counts
@@ -89,27 +112,55 @@ class ImageTree:
         if filled:
             _check_filled(root, found)
         numbers = {name: number for number, name in enumerate(categories)}
-        self.samples: list[tuple[str, int]] = [
+        self.samples = [
             (path, numbers[name])
             for name in names
             for path in sorted(found[name].paths.values(), key=os.path.split)  # by folder, then by name
         ]
         self.targets = [target for _, target in self.samples]
 
-    def __len__(self) -> int:
-        return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        image = self.image(index)
-        return (self.transform(image) if self.transform else image), self.targets[index]
+class AnnotatedImages(_Files):
+    """`<root>/images/*`, whose classes a table has. Ordered by class, then by name, as an `ImageTree` is.
 
-    def image(self, index: int) -> Image.Image:
-        """The image of one sample, RGB, as it is on disk."""
-        return read_image(self.samples[index][0])
+    Attributes:
+        samples: (path, class number) of each image.
+        targets: class number of each image.
+        transform: applied to each image that is indexed; None leaves it a PIL image.
 
-    def file(self, index: int) -> str:
-        """Path of one sample."""
-        return self.samples[index][0]
+    Args:
+        root: the split's folder.
+        table: the file of the table, for messages.
+        classes: class number by file name, as the table has them.
+        transform: as the attribute.
+        other: folder of the other split.
+
+    Raises:
+        UserError: for an image that is not in the table, an entry without an image, a link that leads where it must
+            not, an image that is not a regular file, or no image at all.
+        OSError: for a folder that cannot be read.
+    """
+
+    def __init__(self, root: Path, table: Path, classes: dict[str, int], transform: Callable | None, other: Path):
+        self.transform = transform
+        folder = root / "images"
+        found = {"images": _Borders(root, other).class_images("images")}
+        if found["images"].linked:
+            _check_apart(found, {name: _Borders(other, root).class_images(name) for name in subfolders(other)})
+        paths = {os.path.relpath(path, folder): path for path in found["images"].paths.values()}
+        for name in paths:
+            if name not in classes:
+                raise UserError(f"{folder / name}: not in {table}")
+        for name in classes:
+            if name not in paths:
+                there = os.path.isfile(folder / name)
+                problem = "is the same file as another line's" if there else f"is not in {folder}"
+                raise UserError(f"{table}: image {name[:80]!r} {problem}")
+        if not paths:
+            raise UserError(f"{folder}: no images ({TYPES_READ}) in it")
+        note_skipped(folder, found["images"].skipped)
+        self.samples = [(paths[name], classes[name]) for name in sorted(paths, key=lambda name: (classes[name], name))]
+        self.targets = [target for _, target in self.samples]
 
 
 @dataclass(frozen=True)

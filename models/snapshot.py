@@ -352,6 +352,7 @@ METADATA: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: is_text(value) and bool(re.fullmatch(r"linear:[1-9][0-9]{0,8}-[1-9][0-9]{0,8}", value)),
     ),
     "dataset": ("a name", is_text),
+    "size": ("pixels, from 1 to 65535", lambda value: type(value) is int and 1 <= value <= 65_535),
     "torch": ("a version", is_text),
     "torchvision": ("a version", is_text),
 }

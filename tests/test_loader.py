@@ -119,7 +119,10 @@ print(1 + sum(1 for _, batch in zip(range(3), batches)), "more")
 MISSING = [
     ("places365", r"places365_standard: download places365standard_easyformat\.tar .* and unpack or link it there"),
     ("imagenet", r"get ILSVRC2012"),
-    ("nowhere", r"data set 'nowhere': expected places365, imagenet, mini_places, fashion_mnist or a folder"),
+    (
+        "nowhere",
+        r"data set 'nowhere': expected places365, imagenet, mini_places, fashion_mnist, tiny_imagenet or a folder",
+    ),
 ]
 
 
@@ -168,7 +171,9 @@ def test_a_registered_data_set_is_trained_on_and_explained(toy, tmp_path):
 
 
 def test_messages_name_a_registered_data_set(toy, tmp_path):
-    with pytest.raises(UserError, match=r"mini_places, fashion_mnist, toy or a folder with train/ and val/"):
+    with pytest.raises(
+        UserError, match=r"mini_places, fashion_mnist, tiny_imagenet, toy or a folder with train/ and val/"
+    ):
         find_dataset("nowhere", str(tmp_path))
     with pytest.raises(UserError) as missing:
         run_train(tmp_path, "--dataset", "toy", "--data", tmp_path)
@@ -180,7 +185,7 @@ def test_messages_name_a_registered_data_set(toy, tmp_path):
 
 
 def test_the_toy_data_set_is_removed_again():
-    assert dataset_names() == ["places365", "imagenet", "mini_places", "fashion_mnist"]
+    assert dataset_names() == ["places365", "imagenet", "mini_places", "fashion_mnist", "tiny_imagenet"]
 
 
 def test_a_data_set_is_named_by_the_link_to_it(tree, tmp_path):

@@ -20,6 +20,7 @@ from util.made_of import MadeOf
 
 KEEP = 10  # snapshots of a run that are kept, beside the best
 RANGES = {
+    "size": (16, 4096),
     "epochs": (1, 100_000),
     "batch_size": (1, 2**20),
     "workers": (0, settings.MOST_WORKERS),
@@ -38,6 +39,7 @@ class TrainConfig:
         k_schedule: 'linear:A-B', K of the first and of the last epoch; None for a constant K.
         dataset: the name of a data set, or the path of a folder with train/ and val/; None: the default one.
         data: the folder that holds the data sets, or the data set's own; None: data/ of the repository.
+        size: side of the network's square input, pixels; None: the data set's own.
         epochs, batch_size, lr: None: the data set's own.
         scale_lr: multiply lr by batch size / the schedule's batch size.
         workers: loading processes, per process of the run.
@@ -57,6 +59,7 @@ class TrainConfig:
     k_schedule: str | None = None
     dataset: str | None = None
     data: str | None = None
+    size: int | None = None
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None

@@ -93,7 +93,7 @@ def train_and_evaluate(
     config.check()
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
-    source = source or find_source(config)
+    source = (source or find_source(config)).at_size(config.size)
     check_names(source)
     data, plan = load_data(config, source, device)
     model = (build_model or models.build_model)(config.arch, len(source.classes), config.topk)

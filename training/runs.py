@@ -168,6 +168,7 @@ def _snapshot(run: Run, state: TrainState, accuracy: dict[str, float], sums: dic
         "num_classes": len(classes),
         "classes": list(classes),
         "dataset": run.source.name,
+        "size": run.source.spec.size,
         **accuracy,
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
