@@ -9,6 +9,7 @@
     python3 train.py --mark t5 --k_schedule linear:50-5         # begin with K = 50
     python3 train.py --mark t5 --resume auto                    # resume from the newest snapshot of this run
     python3 train.py --mark t5 --finetune resnet18-f37072fd.pth # start from torchvision's ImageNet weights
+    python3 train.py --mark t5 --finetune resnet18-f37072fd.pth --freeze trunk    # the head only, on cached features
     torchrun --nproc_per_node=8 train.py --mark t5              # eight GPUs share each batch
 
 Writes snapshot/pytorch_{arch}_{mark}_{dataset}/epoch_{n}.pth, and train.jsonl (a line per epoch), curves.png and
@@ -66,6 +67,8 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("--compile", action="store_true", help="torch.compile the model")
     parser.add_argument("--resume", metavar="auto|PTH", help="resume from the run's newest snapshot, or from this one")
     parser.add_argument("--finetune", metavar="PTH", help="start from these weights: a snapshot, or torchvision's")
+    parser.add_argument("--freeze", metavar="trunk|LAYER", help="train what follows this layer, on its cached outputs")
+    parser.add_argument("--slim", action="store_true", help="snapshots have a fingerprint of what --freeze froze, only")
     parser.add_argument(
         "--keep",
         type=int,

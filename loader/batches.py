@@ -207,16 +207,21 @@ def epoch_loader(dataset: Samples, options: LoaderOptions, seed: int, epoch: int
         start: batches to skip, because a run that was interrupted has trained on them.
     """
     own_batch = options.batch_size // distributed.world_size()
+    own = epoch_order(len(dataset), options, seed, epoch, start)
+    return make_loader(Reproducible(dataset, seed, epoch), own_batch, options.workers, options.device, own)
+
+
+def epoch_order(count: int, options: LoaderOptions, seed: int, epoch: int, start: int = 0) -> list[int]:
+    """The indices of this process's images in the order of an epoch, as `epoch_loader` takes them from `count`."""
     order: DistributedSampler = DistributedSampler(
-        cast(Dataset, dataset),
+        cast(Dataset, range(count)),
         distributed.world_size(),
         distributed.rank(),
         seed=_EPOCHS_APART * seed,
         drop_last=True,
     )
     order.set_epoch(epoch)
-    own = list(order)[start * own_batch :]
-    return make_loader(Reproducible(dataset, seed, epoch), own_batch, options.workers, options.device, own)
+    return list(order)[start * (options.batch_size // distributed.world_size()) :]
 
 
 def steps_per_epoch(images: int, batch_size: int) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.backbones import head_of
+from models.heads import head_of
 from util.cli import UserError
 
 TRUNK = "trunk"  # everything but the head, as a name for where to cut

@@ -31,6 +31,7 @@ from models.backbones import (
 from models.heads import HEADS, head_module_name, head_of
 from models.probe import fitting_noise
 from models.resnets import TRUNKS
+from models.slim import fill, is_slim
 from util.cli import UserError
 from util.files import atomic_write, regular_file
 from util.text import shown
@@ -217,7 +218,7 @@ def check_answers(model: nn.Module, path: str | os.PathLike) -> None:
 
 
 def load_snapshot(
-    path: str | os.PathLike, arch: str | None = None, topk: int | None = None
+    path: str | os.PathLike, arch: str | None = None, topk: int | None = None, finetune: str | os.PathLike | None = None
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Rebuild the model of a snapshot.
 
@@ -229,6 +230,7 @@ def load_snapshot(
         arch: as `models.build_model` takes it; None takes it from the file, or from the names and number of its
             tensors. Code that a file names, `package.module:factory`, is run only if it is named here too.
         topk: K of the head; None takes it from the file. A value given here takes precedence over the file's.
+        finetune: the file that the frozen weights of a slim snapshot come from; None if its arch brings them.
 
     Returns:
         The model in eval mode on the CPU, and the file's metadata: those of `METADATA` that it has, with `arch`,
@@ -251,7 +253,11 @@ def load_snapshot(
                 f"snapshot {path} does not say its K: name it, with --mark t5 (or TOPK in netdissect) for K = 5"
             )
     try:
-        model = _rebuilt(arch, state, topk, head, path)
+        model = _rebuilt(arch, state, topk, head, path, partly=is_slim(checkpoint))
+        if is_slim(checkpoint):
+            if finetune is not None:
+                load_pretrained(model, finetune)
+            state = fill(checkpoint, model, path)["state_dict"]
     except UserError:
         raise
     except ValueError as error:  # a head that cannot have this K, a network that cannot have a head
@@ -264,15 +270,26 @@ def load_snapshot(
 
 
 def _rebuilt(
-    arch: str, state: dict[str, Tensor], topk: int | None, head: type[nn.Linear] | None, path: str | os.PathLike
+    arch: str,
+    state: dict[str, Tensor],
+    topk: int | None,
+    head: type[nn.Linear] | None,
+    path: str | os.PathLike,
+    partly: bool = False,
 ) -> nn.Module:
-    """The network that a state dict is of, with as many classes as its head, and weights of its own yet."""
+    """The network that a state dict is of, all of it or partly, with as many classes as its head, and its own weights.
+
+    Shapes are compared before anything is allocated that the file claims to be.
+    """
     if arch.removesuffix(DKA_SUFFIX) in TRUNKS:
         num_classes = _num_classes(state, "rfc.weight" if has_dynamic_k(arch) else "fc.weight", arch, path)
-        with torch.device("meta"):  # shapes first: what the file claims to be is not allocated before it fits
-            load_state(build_model(arch, num_classes, topk, head), state, path)
+        with torch.device("meta"):
+            shapes = build_model(arch, num_classes, topk, head)
+        absent = frozenset(shapes.state_dict().keys() - state.keys()) if partly else frozenset()
+        load_state(shapes, state, path, optional=absent)
         return build_model(arch, num_classes, topk, head)
-    _check_size(arch.removesuffix(DKA_SUFFIX), state, path)
+    if not partly:
+        _check_size(arch.removesuffix(DKA_SUFFIX), state, path)
     model = build_backbone(arch.removesuffix(DKA_SUFFIX))
     num_classes = _num_classes(state, f"{last_linear(model)}.weight", arch, path)
     return with_head(model, head or HEADS[own_head(arch)], topk, num_classes)

@@ -182,7 +182,7 @@ def torchrun(file, *arguments, restarts=0):
 
 
 def test_two_processes_have_the_gradients_of_one(tmp_path):
-    """With BatchNorm's running statistics, as its own batch's would be of each process's half."""
+    """With BatchNorm's running statistics, as its own batch's would be of each process's half; also behind a cut."""
     program = tmp_path / "gradients.py"
     program.write_text(f"""
 import sys
@@ -191,7 +191,12 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from util import distributed
 from loader.batches import LoaderOptions, epoch_loader
+from loader.datasets import spec_of
 from models import build_model
+from models.cut import cut_at
+from training import TrainConfig
+from training.config import make_plan
+from training.state import create_state
 with distributed.process_group():
     generator = torch.Generator().manual_seed(0)
     data = torch.utils.data.TensorDataset(torch.randn(11, 3, 64, 64, generator=generator), torch.arange(11) % 3)
@@ -203,8 +208,16 @@ with distributed.process_group():
         torch.nn.functional.cross_entropy(step_model(images), target).backward()
         seen += len(target)
         break
+    gradients = {{name: value.grad.clone() for name, value in model.named_parameters()}}
+    model.zero_grad()
+    schedule = spec_of("places365").training
+    cut = cut_at(model, "layer4.0")
+    state = create_state(cut, make_plan(TrainConfig(), schedule, 100), schedule, images.device, None, False)
+    torch.nn.functional.cross_entropy(state.step_model(cut.trunk(images).detach()), target).backward()
+    gradients |= {{f"cut {{name}}": model.get_parameter(name).grad for name in cut.trained if "running" not in name
+                  and "num_batches" not in name}}
     if distributed.is_main_process():
-        torch.save({{name: value.grad for name, value in model.named_parameters()}}, sys.argv[1])
+        torch.save(gradients, sys.argv[1])
         print("images", seen)
 """)
     one, two = call(program, tmp_path / "1.pth"), torchrun(program, tmp_path / "2.pth")

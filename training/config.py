@@ -48,6 +48,9 @@ class TrainConfig:
         compile: compile the model.
         resume: 'auto' or the path of a snapshot of the same run.
         finetune: the path of weights to start from.
+        freeze: the last layer that keeps its weights, or 'trunk' for all but the head; None: all are trained.
+            Images are not cropped at random then: they have the validation transform, and half of them are flipped.
+        slim: snapshots of a frozen run have no frozen weights, but a reference to them.
         keep: how many snapshots are kept, the newest ones, beside the best.
         tensorboard: write the numbers of each epoch for TensorBoard.
         dry_run: check data, model, speed, memory and disk by a few steps; write nothing.
@@ -70,6 +73,8 @@ class TrainConfig:
     compile: bool = False
     resume: str | None = None
     finetune: str | None = None
+    freeze: str | None = None
+    slim: bool = False
     keep: int = KEEP
     tensorboard: bool = False
     dry_run: bool = False
@@ -93,8 +98,10 @@ class TrainConfig:
         check_arch(self.arch, "--arch")
         if self.amp not in ("auto", "on", "off"):
             raise UserError(f"--amp {self.amp}: expected auto, on or off")
-        if self.finetune and self.resume not in (None, "auto"):
+        if self.finetune and self.resume not in (None, "auto") and not self.freeze:  # a slim snapshot needs both
             raise UserError("--resume and --finetune: expected one of them")
+        if self.slim and self.freeze is None:
+            raise UserError("--slim: nothing is frozen; it is for runs with --freeze")
         for path in (self.finetune, self.resume):
             if path not in (None, "auto"):
                 regular_file(path, "snapshot")

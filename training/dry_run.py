@@ -10,7 +10,8 @@ from torch.utils.data import Subset
 
 from loader.batches import LoaderOptions, epoch_loader, make_loader
 from loader.splits import Images
-from training.epoch import Sums, evaluate_features, train_one_epoch
+from training.epoch import Batches, Sums, evaluate_features, train_one_epoch
+from training.frozen import Job, first_features
 from training.runs import Run, log
 from training.state import TrainState
 from util import distributed
@@ -25,7 +26,7 @@ STEPS = 3
 
 
 def dry_run(
-    run: Run, state: TrainState, train_set: Images, val_set: Images, options: LoaderOptions
+    run: Run, state: TrainState, train_set: Images, val_set: Images, options: LoaderOptions, job: Job | None = None
 ) -> dict[str, float]:
     """Train a few steps, validate a batch, and log what they tell of data, speed, memory and disk.
 
@@ -35,6 +36,7 @@ def dry_run(
         train_set: the training images with the transform of full size.
         val_set: the validation images.
         options: of the loaders.
+        job: the outputs of the frozen part, if there is one; those that are needed are computed.
 
     Returns:
         the metrics of the batch of validation.
@@ -48,12 +50,19 @@ def dry_run(
         f"images per class: {min(per_class.values())} to {max(per_class.values())}, "
         f"{classes - len(per_class)} classes without any"
     )
-    first: Subset = Subset(train_set, range(min(len(train_set), STEPS * options.batch_size)))  # type: ignore[arg-type]
-    sums = Sums()
-    train_one_epoch(state, epoch_loader(first, options, seed=0, epoch=0), sums)
-    own = distributed.shard(min(len(val_set), options.batch_size))
-    loader = make_loader(val_set, max(1, len(own)), options.workers, state.device, own)
-    tested, _ = evaluate_features(state.model, loader, state.device, state.amp)
+    sums, images, val_images = Sums(), STEPS * options.batch_size, min(len(val_set), options.batch_size)
+    batches: Batches
+    loader: Batches
+    if job is None:
+        first: Subset = Subset(train_set, range(min(len(train_set), images)))  # type: ignore[arg-type]
+        batches = epoch_loader(first, options, seed=0, epoch=0)
+        own = distributed.shard(val_images)
+        loader = make_loader(val_set, max(1, len(own)), options.workers, state.device, own)
+    else:
+        features = first_features(job, images, val_images)
+        batches, loader = features.epoch_batches(options, seed=0, epoch=0), features.val_batches(options.batch_size)
+    train_one_epoch(state, batches, sums)
+    tested, _ = evaluate_features(state.trained, loader, state.device, state.amp, head=state.head)
     step = sums.seconds / sums.steps
     hours = step * run.plan.steps_per_epoch / 3600
     log.info(
@@ -69,7 +78,7 @@ def dry_run(
 def check_room(state: TrainState, folder: Path, keep: int) -> None:
     """Raises UserError if the disk of `folder` has no room for the snapshots that a run keeps, beside the best."""
     weights = sum(value.numel() * value.element_size() for value in state.model.state_dict().values())
-    momentum = sum(value.numel() * value.element_size() for value in state.model.parameters())
+    momentum = sum(value.numel() * value.element_size() for value in state.optimizer.param_groups[0]["params"])
     existing = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     kept, free = keep + 1, shutil.disk_usage(existing).free
     needed = (kept + 1) * (weights + momentum)  # one more while it is written

@@ -12,9 +12,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
 
-from models import head_of
+from models import Head, head_of
 from models.hooks import layer_inputs
 from training.state import TrainState
 from util import distributed
@@ -29,7 +28,7 @@ class NonFiniteLoss(RuntimeError):
 
 
 class Batches(Iterable[tuple[Tensor, Tensor]], Sized, Protocol):
-    """Yields (images (B, 3, H, W), classes (B,)), a known number of times."""
+    """Yields (images (B, 3, H, W), classes (B,)), a known number of times; or cached features instead of images."""
 
 
 @dataclass
@@ -128,7 +127,7 @@ def train_one_epoch(
     Raises:
         NonFiniteLoss: naming the batch, at most `READ_EVERY` steps after it.
     """
-    state.model.train()
+    state.trained.train()
     sums = Sums() if sums is None else sums
     if not sums.steps:
         sums.lr = float(state.scheduler.get_last_lr()[0])
@@ -171,7 +170,7 @@ def _read(state: TrainState, sums: Sums) -> None:
 @torch.inference_mode()
 def evaluate(
     model: nn.Module,
-    loader: DataLoader,
+    loader: Batches,
     device: torch.device,
     amp: torch.dtype | None = None,
     stop: Callable[[], bool] = never,
@@ -179,7 +178,7 @@ def evaluate(
     """Mean cross-entropy and accuracy over a loader, in eval mode; the model's mode is restored.
 
     Args:
-        model: images (B, 3, H, W) -> logits (B, C).
+        model: images (B, 3, H, W) -> logits (B, C); or what follows a frozen trunk, and its features.
         loader: yields (images, classes), in each process of the run its share.
         device: where the model is.
         amp: autocast type; None for float32.
@@ -208,17 +207,18 @@ def evaluate(
 
 def evaluate_features(
     model: nn.Module,
-    loader: DataLoader,
+    loader: Batches,
     device: torch.device,
     amp: torch.dtype | None = None,
     stop: Callable[[], bool] = never,
+    head: Head | None = None,
 ) -> tuple[dict[str, float], Tensor]:
-    """`evaluate` a network of `models.build_model`, and keep what reached its head.
+    """`evaluate` a network of `models.build_model`, and keep what reached its head; of a part of one, name the head.
 
     Returns:
         the metrics, and the pooled features (V, N), float32 on the CPU, of this process's images.
     """
-    head = head_of(model)
+    head = head or head_of(model)
     with layer_inputs(cast(nn.Module, head)) as pooled:
         metrics = evaluate(model, loader, device, amp, stop)
     return metrics, torch.cat(pooled) if pooled else torch.empty(0, head.in_features)

@@ -22,10 +22,17 @@ MOST_READ = 1 << 20  # bytes of each
 _BLOCK = 10_000  # names that are held as one text
 
 # What a message says of a difference: fingerprints tell people nothing.
-FINGERPRINTS = {"classes": "class names", "image_files": "training images", "finetune": "weights to start from"}
+FINGERPRINTS = {
+    "classes": "class names",
+    "image_files": "training images",
+    "finetune": "weights to start from",
+    "frozen_weights": "frozen weights",
+}
 
 
-def made_of_run(config: TrainConfig, source: DataSource, images: Images, head: Head) -> MadeOf:
+def made_of_run(
+    config: TrainConfig, source: DataSource, images: Images, head: Head, frozen: str | None = None
+) -> MadeOf:
     """The record of a run: with its plan's numbers, whatever changes its weights but for the rounding of machines.
 
     Precision (--amp), device, processes and --compile are left out: a run may move to another machine, which chooses
@@ -36,6 +43,7 @@ def made_of_run(config: TrainConfig, source: DataSource, images: Images, head: H
         source: the data set.
         images: its training images.
         head: of the network.
+        frozen: fingerprint of the weights that are not trained; None if all are.
     """
     spec, training = source.spec, source.spec.training
     return {
@@ -54,6 +62,8 @@ def made_of_run(config: TrainConfig, source: DataSource, images: Images, head: H
         "weight_decay": training.weight_decay,
         "small_share": training.small_share,
         "finetune": fingerprint_of_file(config.finetune) if config.finetune else None,
+        "freeze": config.freeze,
+        "frozen_weights": frozen,
     }
 
 

@@ -10,18 +10,20 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 import models
 from loader.batches import LoaderOptions, epoch_loader, make_loader
 from loader.datasets import DataSource, find_dataset
 from loader.images import train_transform, val_transform
 from loader.splits import Images
+from models.cut import TRUNK, Cut, cut_at
 from models.heads import predict, times_voted
+from models.slim import fill
 from models.snapshot import is_text, load_pretrained
 from training.config import Plan, TrainConfig, make_plan
 from training.dry_run import dry_run
-from training.epoch import NonFiniteLoss, Sums, evaluate_features, train_one_epoch
+from training.epoch import Batches, NonFiniteLoss, Sums, evaluate_features, train_one_epoch
+from training.frozen import FrozenFeatures, Job, cached_rows, folder_of, frozen_features, key_of, make_job
 from training.identity import made_of_run
 from training.resume import Checkpoint, check_plan, find_resume, restore
 from training.runs import (
@@ -55,13 +57,34 @@ class TrainingData:
         val_set: the validation images.
         val_loader: this process's share of them.
         options: of the loaders.
+        features: what the frozen part of the network makes of the images; None if all of it is trained.
     """
 
     source: DataSource
     train_set: Images
     val_set: Images
-    val_loader: DataLoader
+    val_loader: Batches
     options: LoaderOptions
+    features: FrozenFeatures | None = None
+
+    @property
+    def own_batch(self) -> int:
+        """This process's share of a batch."""
+        return self.options.batch_size // distributed.world_size()
+
+    def epoch_batches(self, plan: Plan, epoch: int, start: int) -> Batches:
+        """This process's training batches of an epoch, from batch `start` on; images are transformed as it asks."""
+        if self.features is not None:
+            return self.features.epoch_batches(self.options, plan.seed, epoch, start)
+        spec = self.source.spec
+        self.train_set.transform = train_transform(spec, half=epoch < round(spec.training.small_share * plan.epochs))
+        return epoch_loader(self.train_set, self.options, plan.seed, epoch, start)
+
+    def behind(self, job: Job, run: Run) -> "TrainingData":
+        """The same with the outputs of a frozen part in place of images; they are computed if they are not cached."""
+        key = key_of(job, run)
+        features = frozen_features(job, cached_rows(job, key, folder_of(key, run.workdir)))
+        return replace(self, features=features, val_loader=features.val_batches(self.own_batch))
 
 
 def train_and_evaluate(
@@ -93,26 +116,43 @@ def train_and_evaluate(
     config.check()
     device = pick_device(config.device)
     torch.manual_seed(config.seed)
-    source = (source or find_source(config)).at_size(config.size)
-    check_names(source)
+    source = check_names((source or find_source(config)).at_size(config.size))
     data, plan = load_data(config, source, device)
     model = (build_model or models.build_model)(config.arch, len(source.classes), config.topk)
     fresh = load_pretrained(model, config.finetune) if config.finetune else None
-    plan = replace(plan, made_of=made_of_run(config, source, data.train_set, models.head_of(model)))
-    state = create_state(model, plan, source.spec.training, device, pick_amp(config.amp, device), config.compile)
+    network = freeze(model, config, source, device)
+    frozen = network.fingerprint() if isinstance(network, Cut) else None
+    plan = replace(plan, made_of=made_of_run(config, source, data.train_set, models.head_of(model), frozen))
+    state = create_state(network, plan, source.spec.training, device, pick_amp(config.amp, device), config.compile)
     run = Run(config, plan, source, Path(workdir))
     checkpoint, partial = find_resume(config.resume, run), {}
     if checkpoint:
         run = replace(run, plan=check_plan(checkpoint, plan, finetune=config.finetune is not None))
+        checkpoint = replace(checkpoint, content=fill(checkpoint.content, model, checkpoint.path))
         partial = restore(state, checkpoint, run.plan)
     with run.opened():
         log_start(run, state, data, fresh)
         if checkpoint:
             log_resumed(checkpoint, run, state, partial)
+        job = frozen_job(run, state, data)
         if config.dry_run:
-            data.train_set.transform = train_transform(source.spec)
-            return dry_run(run, state, data.train_set, data.val_set, data.options)
-        return train_epochs(run, state, data, partial)
+            return dry_run(run, state, data.train_set, data.val_set, data.options, job)
+        return train_epochs(run, state, data.behind(job, run) if job else data, partial)
+
+
+def freeze(model: nn.Module, config: TrainConfig, source: DataSource, device: torch.device) -> nn.Module | Cut:
+    """The network, cut where the config says; its modules are on the device already, since both parts share them."""
+    if config.freeze is None:
+        return model
+    return cut_at(model.to(device).to(memory_format=torch.channels_last), config.freeze, source.spec.size)
+
+
+def frozen_job(run: Run, state: TrainState, data: TrainingData) -> Job | None:
+    """What is to be computed of a frozen part; None if there is none. The images get the transform for it."""
+    if state.cut is None:
+        data.train_set.transform = train_transform(data.source.spec)
+        return None
+    return make_job(state.cut, (data.train_set, data.val_set), data.options, state.amp, run)
 
 
 def find_source(config: TrainConfig) -> DataSource:
@@ -121,12 +161,13 @@ def find_source(config: TrainConfig) -> DataSource:
         return find_dataset(config.dataset, config.data, ROOT)
 
 
-def check_names(source: DataSource) -> None:
-    """Raises UserError for class names that a snapshot cannot hold, before work is spent on it."""
+def check_names(source: DataSource) -> DataSource:
+    """The data set. Raises UserError for class names that a snapshot cannot hold, before work is spent on it."""
     for kind, name in [("data set", source.name), *(("class", name) for name in source.classes)]:
         if not is_text(name):
             of = f" of data set {source.name}" if kind == "class" else ""
             raise UserError(f"{kind} {name!r}{of}: its name is not UTF-8, which snapshots need; rename the folder")
+    return source
 
 
 def load_data(config: TrainConfig, source: DataSource, device: torch.device) -> tuple[TrainingData, Plan]:
@@ -195,18 +236,13 @@ def train_and_validate(
         NonFiniteLoss: of training or of validation.
         Terminated: after SIGTERM, once the state is saved.
     """
-    spec = data.source.spec
     state.set_topk(run.topk(state.epoch))
-    data.train_set.transform = train_transform(
-        spec, half=state.epoch < round(spec.training.small_share * run.plan.epochs)
-    )
     done = partial.get("steps", 0)
     # The main process continues the sums of all processes.
     sums = Sums(**partial) if distributed.is_main_process() else Sums(steps=done)
-    batches = epoch_loader(data.train_set, data.options, run.plan.seed, state.epoch, done)
-    trained = train_one_epoch(state, batches, sums, stop)
+    trained = train_one_epoch(state, data.epoch_batches(run.plan, state.epoch, done), sums, stop)
     distributed.broadcast(state.model.buffers())  # BatchNorm's: each process has those of its own last images
-    tested, pooled = evaluate_features(state.model, data.val_loader, state.device, state.amp, stop)
+    tested, pooled = evaluate_features(state.trained, data.val_loader, state.device, state.amp, stop, state.head)
     if distributed.any_process(stop()):
         so_far = sums.of_all_processes().to_dict()
         if distributed.is_main_process():
@@ -255,17 +291,31 @@ def log_start(run: Run, state: TrainState, data: TrainingData, fresh: Sequence[s
     config, plan, source = run.config, run.plan, run.source
     log.info("device: %s, %s", describe_device(state.device), f"autocast to {state.amp}" if state.amp else "float32")
     if distributed.world_size() > 1:
-        log.info(f"processes: {distributed.world_size()}, with {data.val_loader.batch_size} images of each batch")
+        log.info(f"processes: {distributed.world_size()}, with {data.own_batch} images of each batch")
     log.info(
         f"data: {source.folder}, {len(data.train_set)} train, {len(data.val_set)} val, {len(source.classes)} classes"
     )
     log.info(f"model: {config.arch}, {f'K = {config.k_schedule or config.topk}' if config.topk else 'dense head'}")
+    if state.cut is not None:
+        log_frozen(state, state.cut, fresh)
     log.info(
         f"schedule: {plan.epochs} epochs, batch {plan.batch_size}, lr {plan.lr:g} ({source.spec.training.schedule}), "
         f"seed {plan.seed}"
     )
     if fresh is not None:
         log.info("weights of %s; freshly initialised: %s", config.finetune, ", ".join(fresh) or "none")
+
+
+def log_frozen(state: TrainState, cut: Cut, fresh: Sequence[str] | None) -> None:
+    """Say how much of a network is frozen, and where its weights are from."""
+    total = sum(value.numel() for value in state.model.parameters())
+    trained = sum(value.numel() for value in cut.parameters())
+    origin = "as the architecture brings them" if fresh is None else "of --finetune"
+    log.info(
+        f"frozen: all but the head, {total - trained:,} of {total:,} weights, {origin}"
+        if cut.layer == TRUNK
+        else f"frozen: up to {cut.layer}, {total - trained:,} of {total:,} weights, {origin}"
+    )
 
 
 def log_resumed(checkpoint: Checkpoint, run: Run, state: TrainState, partial: dict[str, Any]) -> None:

@@ -117,20 +117,22 @@ def check_plan(checkpoint: Checkpoint, plan: Plan, finetune: bool) -> Plan:
     lacking = [name for name in _ALWAYS_THERE if name not in saved]
     if lacking:
         raise UserError(f"snapshot {checkpoint.path}: its plan does not say its {', '.join(lacking)}")
-    if not finetune:
+    if not finetune:  # `restore` compares the frozen weights, once it has read them
         expected.pop("finetune", None)
+        expected.pop("frozen_weights", None)
     for found in (saved, made_of_content(checkpoint.content)):
         other = differences(found, {name: value for name, value in expected.items() if name in found})
         if other:
             was = ", ".join(_described(name, found[name], "other") for name in other)
             asked = ", ".join(_described(name, expected[name], "these") for name in other)
             raise UserError(f"snapshot {checkpoint.path} is of a run with {was}, not {asked}: it cannot be resumed so")
-    origin = saved.get("finetune")
     if finetune or "finetune" not in plan.made_of:
         return plan
-    if origin is not None and (not isinstance(origin, str) or len(origin) != 64):
-        raise _malformed(checkpoint.path, "weights to start from", origin, "a fingerprint")
-    return replace(plan, made_of={**plan.made_of, "finetune": origin})
+    origins = {name: saved.get(name) for name in ("finetune", "frozen_weights")}
+    for name, origin in origins.items():
+        if origin is not None and (not isinstance(origin, str) or len(origin) != 64):
+            raise _malformed(checkpoint.path, FINGERPRINTS[name], origin, "a fingerprint")
+    return replace(plan, made_of={**plan.made_of, **origins})
 
 
 def _described(name: str, value: object, which: str) -> str:
@@ -160,6 +162,8 @@ def restore(state: TrainState, checkpoint: Checkpoint, plan: Plan) -> dict[str, 
     path, content, training = checkpoint.path, checkpoint.content, checkpoint.training
     load_state(state.model, content["state_dict"], path)
     check_answers(state.model, path)
+    if state.cut is not None and state.cut.fingerprint() != plan.made_of["frozen_weights"]:
+        raise UserError(f"snapshot {path}: its frozen weights are not those that its run began with")
     epoch: Any = content.get("epoch")
     best: Any = content.get("best_prec1")
     sums = training["sums"]

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 import settings
 from loader.datasets import DataSource
 from models.backbones import head_name
+from models.slim import slim
 from models.snapshot import LARGEST, epoch_of, run_name, save_snapshot, snapshots_of
 from training.config import Plan, TrainConfig, k_of_epochs
 from training.state import TrainState
@@ -157,7 +158,7 @@ def set_aside_later(run: Run, epoch: int) -> None:
 def _snapshot(run: Run, state: TrainState, accuracy: dict[str, float], sums: dict[str, float]) -> dict[str, Any]:
     """The weights, what rebuilds the model and names its classes without the data, and what resumes the run."""
     config, classes = run.config, run.source.classes
-    return {
+    content = {
         "epoch": state.epoch,
         "best_prec1": state.best,
         "state_dict": state.model.state_dict(),
@@ -181,6 +182,10 @@ def _snapshot(run: Run, state: TrainState, accuracy: dict[str, float], sums: dic
             "scaler": state.scaler.state_dict(),
         },
     }
+    if state.cut is None or not config.slim:
+        return content
+    digest = run.plan.made_of["finetune"]
+    return slim(content, state.cut, digest and (Path(config.finetune).name if config.finetune else "unknown", digest))
 
 
 def remove_partial_files(run: Run) -> None:

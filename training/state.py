@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, OneCycleLR
 
 from loader.datasets import Schedule
 from models import Head, head_of
+from models.cut import Cut
 from models.dynamic_k import DynamicKLinear
 from training.config import Plan
 from util import distributed
@@ -31,6 +32,7 @@ class TrainState:
         compiled: whether step_model is compiled.
         epoch: the current one, from 0.
         best: best top-1 so far, per cent.
+        cut: where the model is frozen up to; None if all of it is trained.
     """
 
     model: nn.Module
@@ -43,6 +45,12 @@ class TrainState:
     compiled: bool = False
     epoch: int = 0
     best: float = 0.0
+    cut: Cut | None = None
+
+    @property
+    def trained(self) -> nn.Module:
+        """What is trained: the model, or what follows its frozen part, on whose outputs it runs."""
+        return self.model if self.cut is None else self.cut.rest
 
     @property
     def head(self) -> Head:
@@ -58,28 +66,38 @@ class TrainState:
 
 
 def create_state(
-    model: nn.Module, plan: Plan, schedule: Schedule, device: torch.device, amp: torch.dtype | None, compiled: bool
+    network: nn.Module | Cut,
+    plan: Plan,
+    schedule: Schedule,
+    device: torch.device,
+    amp: torch.dtype | None,
+    compiled: bool,
 ) -> TrainState:
     """SGD with momentum on a network, at the beginning of a run (paper, section 5).
 
     Args:
-        model: the network; it is moved to the device.
+        network: the network; it is moved to the device. One that is cut must be there already.
         plan: of the run.
         schedule: momentum, weight decay, and how the learning rate changes.
         device: where to train.
         amp: autocast type; None for float32.
         compiled: whether steps run the compiled model.
     """
+    cut = network if isinstance(network, Cut) else None
+    model = network.model if isinstance(network, Cut) else network
     model.to(device).to(memory_format=torch.channels_last)
+    trained, parameters = (model, list(model.parameters())) if cut is None else (cut.rest, cut.parameters())
+    for frozen in set(model.parameters()).difference(parameters):
+        frozen.requires_grad_(False)
     optimizer = torch.optim.SGD(
-        model.parameters(),
+        parameters,
         plan.lr,
         momentum=schedule.momentum,
         weight_decay=schedule.weight_decay,
         # On a GPU the fused step leaves the decision of the scaler, whether gradients are finite, on the device.
         fused=True if device.type == "cuda" else None,
     )
-    step_model: nn.Module = DistributedDataParallel(model) if distributed.world_size() > 1 else model
+    step_model: nn.Module = DistributedDataParallel(trained) if distributed.world_size() > 1 else trained
     return TrainState(
         model=model,
         step_model=cast(nn.Module, torch.compile(step_model)) if compiled else step_model,
@@ -89,6 +107,7 @@ def create_state(
         device=device,
         amp=amp,
         compiled=compiled,
+        cut=cut,
     )
 
 

@@ -55,5 +55,9 @@ def pick_amp(mode: str, device: torch.device) -> torch.dtype | None:
 
 
 def to_device(batch: Tensor, device: torch.device) -> Tensor:
-    """Move images (B, 3, H, W) to the device, channels last: the layout in which its convolutions are fastest."""
-    return batch.to(device, non_blocking=True, memory_format=torch.channels_last)
+    """Move images (B, 3, H, W) to the device, channels last: the layout in which its convolutions are fastest.
+
+    Features of other shapes keep their layout. All are float32 there: cached features are stored in half precision.
+    """
+    layout = torch.channels_last if batch.dim() == 4 else torch.preserve_format
+    return batch.to(device, non_blocking=True, memory_format=layout).float()
