@@ -44,7 +44,7 @@ from explain.population import Evidence, Population, population_routes, silence,
 from explain.records import ImageRecord, Report, Unreadable
 from explain.subjects import Selection, find_files
 from loader.batches import default_workers, make_loader
-from loader.datasets import dataset_names, spec_of
+from loader.datasets import dataset_names
 from loader.images import explain_transform
 from models import DENSE_MARK, Head, head_of, load_snapshot, mark_of, parse_mark, run_name
 from models.backbones import ACCEPTED, check_arch
@@ -74,6 +74,7 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("--mark", help="tK, the number of votes per class (default: as the snapshot says)")
     parser.add_argument("--arch", help=f"one of {ACCEPTED} (default: as the snapshot says)")
     parser.add_argument("--modelfile", metavar="PTH", help="snapshot (default: the run's newest, or the shipped one)")
+    parser.add_argument("--finetune", metavar="PTH", help="the weights that a slim snapshot was trained on, and lacks")
     parser.add_argument("--nd_result", metavar="CSV", help="tally.csv of netdissect/main.py for this snapshot")
     parser.add_argument("--dataset", help=f"{', '.join(dataset_names())}, or a folder with train/ and val/")
     parser.add_argument("--data", help="folder that holds the data sets, or the data set's own (default data/)")
@@ -197,7 +198,8 @@ def main(args: argparse.Namespace) -> Report:
 
     # Load: the network, what its units respond to, and the images
     model_file, own_tally = find_snapshot(args.modelfile, args.arch, args.mark, args.dataset, args.data)
-    network = load_network(model_file, args.arch, args.mark, args.nd_result, own_tally)
+    network = load_network(model_file, args.arch, args.mark, args.finetune)
+    network = with_tally(network, args.nd_result, own_tally)
     say(f"device: {describe_device(device)}")
     network.model.to(device)
     files = find_files(args.image or [])
@@ -225,32 +227,44 @@ def main(args: argparse.Namespace) -> Report:
 # --- load ---------------------------------------------------------------------------------------------------------
 
 
-def load_network(
-    file: Path, arch: str | None, mark: str | None, nd_result: str | None, own_tally: Path | None
-) -> Network:
-    """The network of a snapshot, on the CPU, and what its units respond to.
+def load_network(file: Path, arch: str | None, mark: str | None, finetune: str | None) -> Network:
+    """The network of a snapshot, on the CPU, without names of its units.
 
     Args:
         file: the snapshot.
         arch: its architecture; None: as it says.
         mark: of the command line; None: as the snapshot says.
-        nd_result: the tally that the user names; None without one.
-        own_tally: the tally of the snapshot's run, if it has one.
+        finetune: the file of the weights that a slim snapshot lacks; None: its architecture brings them.
 
     Raises:
         UserError: if the files cannot be read, or do not fit each other or the mark.
     """
-    model, about = load_snapshot(file, arch, parse_mark(mark) if mark not in (None, DENSE_MARK) else None)
+    topk = parse_mark(mark) if mark not in (None, DENSE_MARK) else None
+    model, about = load_snapshot(file, arch, topk, finetune and regular_file(finetune, "snapshot"))
     network = Network(Classifier.of(model), about, file, weights_fingerprint(model), Tally(), [])
     check_mark(network, mark)
-    tally = read_units(network, regular_file(nd_result, "tally"), True) if nd_result else Tally()
-    if own_tally and not nd_result:
-        tally = read_units(network, own_tally, False)
+    return network
+
+
+def with_tally(network: Network, nd_result: str | None, own_tally: Path | None) -> Network:
+    """The network with names of its units; says what is explained, and by which names.
+
+    Args:
+        network: without names.
+        nd_result: the tally that the user names; None without one.
+        own_tally: the tally of the snapshot's run, if it has one.
+
+    Raises:
+        UserError: if the tally cannot be read, or the one that the user names does not fit.
+    """
+    file = nd_result or own_tally
+    tally = read_units(network, Path(file), given=nd_result is not None) if file else Tally()
     if tally.file:
         say(f"units: {display_path(tally.file)}")
     else:
         say("no tally: units have numbers only; netdissect/main.py names them, --nd_result takes its tally.csv")
-    say(f"model: {display_path(file)}, {about['arch']}, K = {about['topk'] or 'all (dense head)'}")
+    arch, topk = network.about["arch"], network.about["topk"]
+    say(f"model: {display_path(network.file)}, {arch}, K = {topk or 'all (dense head)'}")
     if not network.classifier.feature_map.direct:
         say(f"maps: {network.classifier.feature_map.about}")
     return replace(network, tally=tally)
@@ -342,7 +356,7 @@ def explain_selection(
     """
     names = Names(data.classes, network.tally.concepts)
     unreadable: list[Unreadable] = []
-    subjects = selection.read(explain_transform(spec_of(data.name)), unreadable)
+    subjects = selection.read(explain_transform(data.spec), unreadable)
     pairs = explain_subjects(network.classifier, subjects, names, options.topn, options.target)
     records: list[ImageRecord] = []
     pooled: list[Tensor] = []

@@ -10,7 +10,7 @@ import numpy as np
 
 import settings
 from explain.subjects import Selection
-from loader.datasets import class_names, dataset_names, find_dataset, spec_of
+from loader.datasets import DataSpec, class_names, dataset_names, find_dataset, spec_of
 from loader.folders import display_name
 from loader.images import val_transform
 from loader.splits import Images
@@ -32,11 +32,13 @@ class Data:
     Attributes:
         name: of the data set.
         classes: the C class names.
+        spec: how its images become the network's input; of the size that the network was trained with.
         val_set: the validation images; None if only a user's own files are explained.
     """
 
     name: str
     classes: list[str]
+    spec: DataSpec
     val_set: Images | None
 
 
@@ -131,17 +133,18 @@ def find_data(dataset: str | None, data: str | None, about: dict[str, Any], name
     Raises:
         UserError: if it is not there.
     """
-    own = about.get("dataset")
+    own, size = about.get("dataset"), about.get("size")
     if names_only and dataset is None and "classes" in about:
-        return Data(own or "unknown", list(about["classes"]), None)
+        name = own or "unknown"
+        return Data(name, list(about["classes"]), spec_of(name).at_size(size), None)
     if dataset is None and data is None and own in dataset_names():
         dataset = own
-    if names_only and (dataset is None or dataset in dataset_names()):
-        dataset = dataset or "places365"
-        return Data(dataset, class_names(dataset), None)
-    source = find_dataset(dataset, data, ROOT)
+    named = dataset or "places365"
+    if names_only and spec_of(named).class_names is not None:
+        return Data(named, class_names(named), spec_of(named).at_size(size), None)
+    source = find_dataset(dataset, data, ROOT).at_size(size)
     val_set = None if names_only else source.dataset("val", val_transform(source.spec))
-    return Data(source.name, source.classes, val_set)
+    return Data(source.name, source.classes, source.spec, val_set)
 
 
 def select_images(data: Data, images: str | None, files: list[str]) -> Selection:

@@ -266,6 +266,13 @@ class DataSpec:
     class_names: Callable[[], list[str]] | None = None
     download: str = "arrange it as {folder}/{{train,val}}/<class>/*.jpg"
 
+    def at_size(self, size: int | None) -> "DataSpec":
+        """The same for a network whose input has that many pixels a side; None: the data set's own.
+
+        Validation crops the same share of an image as at the data set's own size.
+        """
+        return self if size is None else replace(self, size=size, resize=round(size * self.resize / self.size))
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -290,14 +297,8 @@ class DataSource:
         return self.spec.layout.images(self, split, transform)
 
     def at_size(self, size: int | None) -> "DataSource":
-        """The same for a network whose input has that many pixels a side; None: the data set's own.
-
-        Validation crops the same share of an image as at the data set's own size.
-        """
-        if size is None:
-            return self
-        resize = round(size * self.spec.resize / self.spec.size)
-        return replace(self, spec=replace(self.spec, size=size, resize=resize))
+        """The same for a network whose input has that many pixels a side; None: the data set's own."""
+        return self if size is None else replace(self, spec=self.spec.at_size(size))
 
 
 # --- the data sets ------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 SETTINGS_FILE = "netdissect/settings.py"  # as messages name it
 _MODULE = "netdissect.settings"
 _ORIGINAL_SPELLING = "CATAGORIES"  # of CATEGORIES
-_PATHS = ("MODEL_FILE", "DATA_DIRECTORY", "OUTPUT_FOLDER", "QUANTILE_FILE")
+_PATHS = ("MODEL_FILE", "FINETUNE", "DATA_DIRECTORY", "OUTPUT_FOLDER", "QUANTILE_FILE")
 _LISTS = ("FEATURE_NAMES", "CATEGORIES")
 _TEXTS = ("MODEL", "DATASET", "INDEX_FILE")
 

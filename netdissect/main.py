@@ -81,7 +81,7 @@ def main(config: EasyDict) -> list[Path]:
 
     # Model
     file = None if config.model_file == "none" else config.model_file
-    model, info = load_model(config.model, file, config.topk, config.num_classes, config.dataset)
+    model, info = load_model(config.model, file, config.topk, config.num_classes, config.dataset, config.finetune)
     model.to(device).to(memory_format=torch.channels_last).eval()
     weights = weights_fingerprint(model)
 

@@ -34,7 +34,12 @@ class NetworkInfo:
 
 
 def load_model(
-    name: str | None, file: Path | None, topk: int | None, num_classes: int | None, dataset: str | None
+    name: str | None,
+    file: Path | None,
+    topk: int | None,
+    num_classes: int | None,
+    dataset: str | None,
+    finetune: Path | None = None,
 ) -> tuple[nn.Module, NetworkInfo]:
     """Build the network, with the weights of a file or random ones.
 
@@ -45,6 +50,7 @@ def load_model(
         topk: K of a DKA head; None: from the file.
         num_classes: None: from the file.
         dataset: that the network was trained on; None: from the file, 'unknown' if it does not say.
+        finetune: the file of the weights that a slim snapshot lacks; None: its architecture brings them.
 
     Raises:
         UserError: if the network cannot be found or built, or the file does not fit it.
@@ -52,7 +58,7 @@ def load_model(
     if name is None or (file is not None and (name in model_names() or has_dynamic_k(name))):
         if file is None:
             raise UserError("MODEL and MODEL_FILE are both None: expected one of them at least")
-        model, found = load_snapshot(file, name, topk)
+        model, found = load_snapshot(file, name, topk, finetune)
         if num_classes not in (None, found["num_classes"]):
             raise UserError(f"NUM_CLASSES = {num_classes}: {file} has {found['num_classes']} classes")
         name, topk = found["arch"], found["topk"]

@@ -6,6 +6,7 @@ the command line to the current folder.
 # --- network
 MODEL = None  # resnet18_fc_ma, a torchvision name, 'timm:<model>', 'package.module:factory'...; None: from MODEL_FILE
 MODEL_FILE = "../snapshot/shipped/resnet18_d5a_mini_places.pth"  # a snapshot or state dict; 'none': random weights
+FINETUNE = None  # the file of the weights that a slim snapshot lacks; None: its architecture brings them
 TOPK = None  # K of a DKA head; None: from MODEL_FILE
 DATASET = None  # data set the model was trained on, which names the output folder; None: from MODEL_FILE
 NUM_CLASSES = None  # None: from MODEL_FILE
