@@ -25,6 +25,7 @@ import settings
 from loader.batches import LoaderOptions, epoch_order, make_loader
 from loader.images import val_transform
 from loader.splits import Images
+from models.backbones import DKA_SUFFIX
 from models.cut import Cut
 from training.epoch import Batches
 from training.identity import fingerprint_of_images
@@ -124,7 +125,7 @@ def key_of(job: Job, run: Run) -> MadeOf:
     return {
         "format": FORMAT,
         "frozen_weights": made_of["frozen_weights"],
-        "arch": run.config.arch,
+        "arch": run.config.arch.removesuffix(DKA_SUFFIX),  # a dense head has the same trunk
         "layer": job.cut.layer,
         "train": job.train,
         "val": job.val,
