@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 import settings
+from explain.drawing import MOST_UNITS, overlay_tiles
 from explain.faithfulness import MOST_STEPS, Curves, ablation_records, by_votes, faithfulness_record
 from explain.images import Classifier, explain_subjects
 from explain.inputs import (
@@ -43,18 +44,17 @@ from explain.naming import Concept, Names
 from explain.population import Evidence, Population, population_routes, silence, validate
 from explain.records import ImageRecord, Report, Unreadable
 from explain.subjects import Selection, find_files
+from explain.tally import read_made_of, read_tally
+from explain.terms import log_line
 from loader.batches import default_workers, make_loader
 from loader.datasets import dataset_names
 from loader.images import explain_transform
 from models import DENSE_MARK, Head, head_of, load_snapshot, mark_of, parse_mark, run_name
 from models.backbones import ACCEPTED, check_arch
 from models.snapshot import read_checkpoint, weights_fingerprint
-from netdissect.made_of import read_made_of
-from netdissect.tally import read_tally
-from report.cards import log_line
 from report.explanations import REPLACEABLE, Pages, write_report
-from report.figures import MOST_UNITS, write_figure
-from report.overlays import MOST_TILES, overlay_tiles, write_strip
+from report.figures import write_figure
+from report.overlays import MOST_TILES, write_strip
 from util.cli import ArgumentParser, UserError, check_ranges, run
 from util.device import describe_device, pick_device
 from util.files import display_path, lock_folder, regular_file, staged
@@ -361,15 +361,15 @@ def explain_selection(
     records: list[ImageRecord] = []
     pooled: list[Tensor] = []
     tiles: dict[int, list[np.ndarray]] = {}
-    for subject, explanation in progress(pairs, total=len(selection), desc="explain", unit="img"):
-        place, strip = len(records), overlay_tiles(subject.square, explanation)
+    for subject, answer in progress(pairs, total=len(selection), desc="explain", unit="img"):
+        place, strip = len(records), overlay_tiles(subject.square, answer)
         overlays = f"vis/cam_{place}.jpg"
         write_strip(options.staging / overlays, strip)
         if place in figure:
             tiles[place] = strip
-        record: Any = {"file": subject.file, "index": subject.index, **explanation.record, "overlays": overlays}
+        record: Any = {"file": subject.file, "index": subject.index, **answer.record, "overlays": overlays}
         records.append(record)
-        pooled.append(explanation.pooled)
+        pooled.append(answer.pooled)
     if not records:
         raise UserError(unreadable[0]["reason"])
     for lost in unreadable:
@@ -378,7 +378,7 @@ def explain_selection(
     curves = silence(network.head, population, options.steps)
     for record, ablation in zip(records, ablation_records(*curves, data.classes), strict=True):
         record["ablation"] = ablation
-        say(log_line(record))
+        say(log_line(record, record["file"]))
     return Explained(records, population, curves, tiles, unreadable)
 
 

@@ -62,8 +62,8 @@ class NotFiniteError(ValueError):
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """One explained image.
+class Answer:
+    """What a network says of one image, taken apart.
 
     Attributes:
         record: its part of explain.json that comes from the network.
@@ -78,7 +78,7 @@ class Explanation:
 
 def explain_subjects(
     network: Classifier, subjects: Iterable[Subject], names: Names, topn: int, explain_target: bool = False
-) -> Iterator[tuple[Subject, Explanation]]:
+) -> Iterator[tuple[Subject, Answer]]:
     """Explain images as they are read, in batches; arguments and errors as of `explain_images`.
 
     Raises:
@@ -89,15 +89,14 @@ def explain_subjects(
         images = torch.stack([subject.image for subject in batch])  # (B, 3, H, W)
         targets = [subject.target for subject in batch]
         try:
-            explanations = explain_images(network, images.to(device), targets, names, topn, explain_target)
+            answers = explain_images(network, images.to(device), targets, names, topn, explain_target)
         except NotFiniteError as error:
             raise UserError(
                 f"{batch[error.row].file}: the network's features or scores of this image are not finite"
             ) from error
-        yield from zip(batch, explanations, strict=True)
+        yield from zip(batch, answers, strict=True)
 
 
-@torch.inference_mode()
 def explain_images(
     network: Classifier,
     images: Tensor,
@@ -105,8 +104,8 @@ def explain_images(
     names: Names,
     topn: int,
     explain_target: bool = False,
-) -> list[Explanation]:
-    """Predict images and take the scores of their classes apart, in float32.
+) -> list[Answer]:
+    """Predict images and take the scores of their predicted classes, or the true ones, apart, in float32.
 
     Args:
         network: the network.
@@ -118,10 +117,36 @@ def explain_images(
 
     Raises:
         ValueError: if a true class is to be explained that is not known.
-        NotFiniteError: if features or scores are NaN or infinite.
+        NotFiniteError: as `explain_classes`.
     """
     if explain_target and None in targets:
         raise ValueError("explain_target: expected a true class for each image")
+    wanted = targets if explain_target else [None] * len(targets)
+    return explain_classes(network, images, targets, wanted, names, topn)
+
+
+@torch.inference_mode()
+def explain_classes(
+    network: Classifier,
+    images: Tensor,
+    targets: Sequence[int | None],
+    wanted: Sequence[int | None],
+    names: Names,
+    topn: int,
+) -> list[Answer]:
+    """Predict images and take a score of each apart, in float32.
+
+    Args:
+        network: the network.
+        images: (B, 3, H, W) normalised images, on its device.
+        targets: their B true classes, None where unknown.
+        wanted: the B classes whose scores are explained, None for the predicted ones.
+        names: of classes and units.
+        topn: how many of the largest votes are listed.
+
+    Raises:
+        NotFiniteError: if features or scores are NaN or infinite.
+    """
     head = network.head
     logits, pooled, maps = forward(network, images)  # (B, C), (B, N), (B, N, h, w)
     for row, finite in enumerate((pooled.isfinite().all(1) & logits.isfinite().all(1)).tolist()):
@@ -129,9 +154,8 @@ def explain_images(
             raise NotFiniteError(row)
     probability = logits.softmax(1).cpu()  # (B, C)
     ranked = probability.topk(min(RANKED, len(names.classes)), 1).indices.tolist()  # B lists, the most probable first
-    own_classes = targets if explain_target else [best[0] for best in ranked]
-    explained = [class_ for class_ in own_classes if class_ is not None]  # all B of them
-    explanations = []
+    explained = [best[0] if class_ is None else class_ for class_, best in zip(wanted, ranked, strict=True)]
+    answers = []
     for row, target in enumerate(targets):
         roles = _roles(ranked[row], target, explained[row])
         votes = {class_: class_votes(head, pooled[row].cpu(), class_) for class_ in roles}
@@ -146,8 +170,8 @@ def explain_images(
         without = _without(head, pooled[row], listed, explained[row], names.classes)
         for unit, ablated in zip(record["units"], without, strict=True):
             unit["without"] = ablated
-        explanations.append(Explanation(record, listed_maps, pooled[row].cpu()))
-    return explanations
+        answers.append(Answer(record, listed_maps, pooled[row].cpu()))
+    return answers
 
 
 def forward(network: Classifier, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -1,8 +1,10 @@
 """A class score as a sum: written once, for the log, the figure, the page and the JSON."""
 
+from pathlib import Path
 from typing import NamedTuple
 
-from explain.records import Score, UnitVote
+from explain.naming import unit_name
+from explain.records import ExplanationRecord, Score, UnitVote
 
 
 class Terms(NamedTuple):
@@ -29,3 +31,18 @@ def terms_of(score: Score) -> Terms:
     others = score["others"]
     chosen = [unit for unit in score["units"] if unit["active"]]
     return Terms(chosen, others["vote"] if others["count"] else None, score["bias"])
+
+
+def log_line(record: ExplanationRecord, file: str) -> str:
+    """A record for the terminal: what was predicted of the image `file`, and the sum behind it."""
+    known = record["target"] is not None
+    verdict = ("right" if record["target"] == record["prediction"] else f"is {record['target_name']}") if known else ""
+    terms = terms_of(record)
+    parts = [f"{unit['vote']:.2f} {unit_name(unit)}" for unit in terms.units]
+    if terms.others is not None:
+        parts.append(f"{terms.others:.2f} of {record['others']['count']} others")
+    score = " + ".join([*parts, f"{terms.bias:.2f} bias"])
+    return (
+        f"{Path(file).name or 'image'}: {record['prediction_name']} {100 * record['probability']:.1f} %"
+        f"{', ' + verdict if verdict else ''}; {record['explained_name']} {record['logit']:.2f} = {score}"
+    )

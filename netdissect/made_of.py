@@ -11,7 +11,7 @@ from netdissect.broden import Broden
 from netdissect.network import NetworkInfo
 from util.cli import UserError
 from util.files import last_name, regular_file
-from util.made_of import MOST_BYTES, MadeOf, fingerprint, read_companion
+from util.made_of import MOST_BYTES, MadeOf, fingerprint
 
 FORMAT = 1  # of tally.made_of.json
 
@@ -37,7 +37,7 @@ def of_activations(weights: str, layer: str, preprocess: str, quantile: float, t
 
 
 def of_tally(activations: MadeOf, info: NetworkInfo, broden: Broden, iou_mode: str, compiled: bool = False) -> MadeOf:
-    """The record of a tally, but for the fingerprint of the file itself, which `tally_fingerprint` makes.
+    """The record of a tally, but for the fingerprint of the file itself, which `explain.tally.tally_fingerprint` makes.
 
     Args:
         activations: of `of_activations`.
@@ -50,23 +50,6 @@ def of_tally(activations: MadeOf, info: NetworkInfo, broden: Broden, iou_mode: s
     data = {"data": last_name(broden.directory), "data_fingerprint": data_fingerprint(broden), "images": len(broden)}
     how = {"iou_mode": iou_mode, **({"compiled": True} if compiled else {})}
     return {"format": FORMAT, **network, **activations, **data, "categories": broden.categories, **how}
-
-
-def tally_fingerprint(path: str | os.PathLike) -> str:
-    """SHA-256 of a tally.csv, in which line ends do not count: it ties the record to the file."""
-    return fingerprint(Path(path).read_bytes().replace(b"\r\n", b"\n"))
-
-
-def read_made_of(path: str | os.PathLike) -> MadeOf | None:
-    """The record of the tally `path`; None if its origin is unknown, as of the authors' files.
-
-    Raises:
-        UserError: if the record is not readable, or is that of another tally.
-    """
-    made_of = read_companion(path)
-    if made_of is not None and made_of.get("tally") != tally_fingerprint(path):
-        raise UserError(f"tally {path}: the record beside it is of another tally; remove it, or dissect again")
-    return made_of
 
 
 def data_fingerprint(broden: Broden) -> str:

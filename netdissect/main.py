@@ -27,6 +27,7 @@ import torch
 from easydict import EasyDict
 
 import settings as project
+from explain.tally import tally_fingerprint
 from loader.mini_places import ensure_mini_places
 from models import run_name
 from models.backbones import with_head
@@ -38,7 +39,7 @@ from netdissect.broden.reader import TEST_SAMPLE
 from netdissect.chance import write_chance
 from netdissect.config import HERE, SETTINGS_FILE, make_config, read_settings, unknown_settings
 from netdissect.dissect import DissectedLayer, PassConfig, TallyConfig, measure_layers, score_layer
-from netdissect.made_of import of_activations, of_tally, tally_fingerprint
+from netdissect.made_of import of_activations, of_tally
 from netdissect.network import NetworkInfo, load_model
 from netdissect.report import write_report
 from netdissect.results import swapped_in

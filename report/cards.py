@@ -1,10 +1,9 @@
 """What a card of explain.html shows, and a line of the log: an image's record, arranged. It adds no number."""
 
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
-from explain.naming import class_name, unit_name, unit_title
+from explain.naming import class_name, unit_title
 from explain.records import ImageRecord, UnitVote
 from explain.terms import terms_of
 
@@ -103,18 +102,3 @@ def _silenced(unit: UnitVote) -> str:
 def _change(image: ImageRecord, unit: UnitVote) -> str:
     before, after = image["ablation"]["deletion"]["probability"][0], unit["without"]["probability"]
     return f"{class_name(image['explained_name'])} goes from {100 * before:.1f} to {100 * after:.1f} %"
-
-
-def log_line(record: ImageRecord) -> str:
-    """A record for the terminal: what was predicted, and the sum behind it."""
-    known = record["target"] is not None
-    verdict = ("right" if record["target"] == record["prediction"] else f"is {record['target_name']}") if known else ""
-    terms = terms_of(record)
-    parts = [f"{unit['vote']:.2f} {unit_name(unit)}" for unit in terms.units]
-    if terms.others is not None:
-        parts.append(f"{terms.others:.2f} of {record['others']['count']} others")
-    score = " + ".join([*parts, f"{terms.bias:.2f} bias"])
-    return (
-        f"{Path(record['file']).name}: {record['prediction_name']} {100 * record['probability']:.1f} %"
-        f"{', ' + verdict if verdict else ''}; {record['explained_name']} {record['logit']:.2f} = {score}"
-    )

@@ -6,45 +6,20 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from explain.naming import class_name, unit_title
-from explain.records import ExplanationRecord, FaithfulnessRecord, UnitVote
-from explain.terms import terms_of
+from explain.drawing import draw_images
+from explain.records import ExplanationRecord, FaithfulnessRecord
 from util.plots import STYLES, save_figure, save_graph
-from util.text import plain_math, printable
-
-MOST_UNITS = 12  # of an image in a figure: nobody reads more, and drawing hundreds takes minutes
+from util.text import plain_math
 
 
 def write_figure(path: Path, explained: Sequence[tuple[ExplanationRecord, Sequence[np.ndarray]]]) -> None:
-    """Images side by side, above each the equation of its score, below it the overlays of its first 12 units at most.
+    """Images side by side, as `explain.drawing.draw_images` draws them.
 
     Args:
         path: the PNG to write; a PDF with embedded fonts is written beside it.
-        explained: usually four explained images, each with its tiles, as of `report.overlays.overlay_tiles`.
+        explained: usually four explained images, each with its tiles, as of `explain.drawing.overlay_tiles`.
     """
-    rows = max(len(tiles[: 1 + MOST_UNITS]) for _, tiles in explained)
-    figure = Figure(figsize=(2.5 * len(explained) + 0.2, 2.75 * rows), layout="constrained", dpi=150)
-    axes = figure.subplots(rows, len(explained), squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for column, (record, tiles) in enumerate(explained):
-        axes[0, column].imshow(tiles[0])
-        axes[0, column].set_title(equation(record), fontsize=8.5, parse_math=False)
-        for row, (unit, tile) in enumerate(zip(record["units"][: rows - 1], tiles[1:rows], strict=True), start=1):
-            axes[row, column].imshow(tile)
-            axes[row, column].set_title(_unit_title(unit), fontsize=8, parse_math=False)
-    save_figure(figure, path, path.with_suffix(".pdf"))
-
-
-def equation(record: ExplanationRecord) -> str:
-    """Two lines: what is explained, and its score as a sum."""
-    total = " ".join(f"{value:+.2f}" for value in terms_of(record).values).removeprefix("+")
-    return f"{printable(class_name(record['explained_name']))}  {record['logit']:.2f}\n= {total}"
-
-
-def _unit_title(unit: UnitVote) -> str:
-    part = f"{unit['vote']:+.2f}, {unit['share']:.0f} % of the chosen" if unit["active"] else "not chosen"
-    return f"{printable(unit_title(unit))}\n{part}"
+    save_figure(draw_images(explained), path, path.with_suffix(".pdf"))
 
 
 def faithfulness_graph(path: Path, faithfulness: FaithfulnessRecord) -> str:

@@ -10,19 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
+from explain.drawing import equation, heat_overlays
 from explain.faithfulness import ablation_records, at_random, by_votes, faithfulness_record
 from explain.images import Classifier, explain_images
 from explain.naming import Names, unit_name, unit_title
 from explain.routes import class_accuracy, routes_of, routes_record
-from explain.terms import terms_of
+from explain.tally import TallyRow
+from explain.terms import log_line, terms_of
 from explain.votes import class_votes
 from models import build_model, head_of
 from models.dynamic_k import DynamicKLinear
-from netdissect.tally import TallyRow
-from report.cards import card, log_line
+from report.cards import card
 from report.explanations import Pages, write_pages
-from report.figures import equation, write_figure
-from report.overlays import heat_overlays
+from report.figures import write_figure
 from report.pages import file_name, plain_label
 
 CLASSES = ["beach", "forest_path", "street"]
@@ -254,7 +254,7 @@ def test_log_figure_card_and_record_show_the_same_terms(topk):
         assert len(terms.units) == min(topk or 512, 5)
         assert (terms.others is None) == (topk in (1, 5))
 
-        line = log_line(record).partition(f"; {record['explained_name']} ")[2]
+        line = log_line(record, "image.jpg").partition(f"; {record['explained_name']} ")[2]
         logit, _, total = line.partition(" = ")
         shown = [float(term.split(" ", 1)[0]) for term in total.split(" + ")]
         assert shown == pytest.approx(terms.values, abs=0.005)
@@ -292,7 +292,7 @@ def test_a_waterfall_worked_by_hand():
     assert (shown["starts"], shown["others_start"], shown["bias_start"]) == ([0.0, 0.0, 3.0], 2.0, 6.0)
     assert (shown["low"], shown["high"]) == (0.0, 6.0)
     assert equation(record).endswith("  4.00\n= 3.00 -1.00 +4.00 -2.00")
-    assert log_line(record).endswith(" 4.00 = 3.00 thing + -1.00 thing + 4.00 of 3 others + -2.00 bias")
+    assert log_line(record, "image.jpg").endswith(" 4.00 = 3.00 thing + -1.00 thing + 4.00 of 3 others + -2.00 bias")
 
 
 def test_the_contest_names_shared_units():

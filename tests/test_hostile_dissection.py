@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 import settings as project
+from explain.tally import read_made_of, tally_fingerprint
 from models import load_snapshot
 from models.hooks import layer_outputs
 from models.snapshot import weights_fingerprint
@@ -30,7 +31,7 @@ from netdissect.chance import pairings
 from netdissect.counting import count
 from netdissect.features import stream_features
 from netdissect.layout import MapLayout, find_layouts
-from netdissect.made_of import data_fingerprint, read_made_of, tally_fingerprint
+from netdissect.made_of import data_fingerprint
 from netdissect.results import RESULTS, swapped_in
 from netdissect.tally import read_tally
 from netdissect.thresholds import read_thresholds

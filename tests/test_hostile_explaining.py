@@ -18,14 +18,14 @@ from conftest import ROOT
 from PIL import Image
 
 import demo
+from explain.drawing import MOST_UNITS, heat_overlays
 from explain.images import Classifier, NotFiniteError, explain_images, explain_subjects
 from explain.naming import Names
 from explain.population import validate
 from explain.subjects import Subject
 from models import build_model, load_snapshot
 from models.snapshot import save_snapshot, weights_fingerprint
-from report.figures import MOST_UNITS, faithfulness_graph
-from report.overlays import heat_overlays
+from report.figures import faithfulness_graph
 from report.pages import file_name, link_to
 from util.cli import UserError, run
 from util.files import lock_folder, staged

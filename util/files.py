@@ -6,7 +6,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -212,6 +212,14 @@ def regular_file(path: str | os.PathLike, what: str, most_bytes: int | None = No
     if most_bytes is not None and about.st_size > most_bytes:
         raise UserError(f"{named}: {about.st_size:,} bytes, expected at most {most_bytes:,}")
     return Path(path)
+
+
+def check_header(header: Sequence[str], place: str) -> None:
+    """Raise UserError for a column that is there twice: a reader by name would take the last one."""
+    named = [column for column in header if column]
+    twice = sorted({column for column in named if named.count(column) > 1}) if len(set(named)) < len(named) else []
+    if twice:
+        raise UserError(f"{place}: column {', '.join(map(repr, twice))} is there twice, expected it once")
 
 
 def display_path(path: str | os.PathLike) -> str:

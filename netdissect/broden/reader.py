@@ -14,7 +14,7 @@ from loader.broden_format import INDEX_COLUMNS
 from loader.images import image_size, read_image
 from netdissect.broden.label_maps import RGB, open_label_map
 from util.cli import UserError, parse_float, parse_int
-from util.files import regular_file
+from util.files import check_header, regular_file
 
 TEST_SAMPLE = 64  # images of TEST_MODE
 MOST_PIXELS = 8192  # of a label map's side: Broden's have 112
@@ -285,14 +285,6 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
                 yield place, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: unreadable ({error})") from error
-
-
-def check_header(header: Sequence[str], place: str) -> None:
-    """Raise UserError for a column that is there twice: a reader by name would take the last one."""
-    named = [column for column in header if column]
-    twice = sorted({column for column in named if named.count(column) > 1}) if len(set(named)) < len(named) else []
-    if twice:
-        raise UserError(f"{place}: column {', '.join(map(repr, twice))} is there twice, expected it once")
 
 
 def _integer(text: str, place: str, column: str) -> int:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 INSTRUMENTED = [
-    "netdissect.tally",
+    "explain.tally",
     "netdissect.broden",
     "loader.images",
     "util.cli",
