@@ -77,9 +77,13 @@ class Selection:
             except UserError as error:
                 unreadable.append({"file": file, "reason": printable(error)})
                 continue
-            square = np.asarray(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR))
             target = None if index is None else int(val_set.targets[index])
-            yield Subject(file, index, target, transform(image), square)
+            yield Subject(file, index, target, transform(image), square_of(image))
+
+
+def square_of(image: Image.Image) -> np.ndarray:
+    """An image as the page shows it: (224, 224, 3) uint8."""
+    return np.asarray(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR))
 
 
 def read_own(file: str) -> Image.Image:

@@ -105,7 +105,12 @@ def read_image(path: str | os.PathLike, upright: bool = False, enough: int | Non
     with decoding(path, "image", FORMATS) as image:
         if enough:
             image.draft("RGB", (enough, enough))
-        return _rgb(ImageOps.exif_transpose(image) if upright else image)
+        return upright_rgb(image) if upright else _rgb(image)
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An image of any mode as RGB, by its EXIF orientation. Raises whatever Pillow does if it cannot be decoded."""
+    return _rgb(ImageOps.exif_transpose(image))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

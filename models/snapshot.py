@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 import numpy as np
 import torch
@@ -234,7 +234,7 @@ def load_snapshot(
 
     Returns:
         The model in eval mode on the CPU, and the file's metadata: those of `METADATA` that it has, with `arch`,
-        `topk` (None for a dense head) and `num_classes` filled in.
+        `topk` (None for a dense head) and `num_classes` filled in. Its `classes`, if any, are `model.classes` too.
 
     Raises:
         UserError: as `read_checkpoint`, and if K is unknown or out of range, any tensor is missing, unexpected or of
@@ -266,6 +266,8 @@ def load_snapshot(
     metadata = _checked_metadata(checkpoint, num_classes, path)
     load_state(model, state, path)
     check_answers(model, path)
+    if "classes" in metadata:
+        cast(Any, model).classes = metadata["classes"]  # for whoever has the network only
     return model.eval(), {**metadata, "arch": arch, "topk": topk, "num_classes": num_classes}
 
 
