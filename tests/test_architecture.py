@@ -25,6 +25,7 @@ ROOMS = [
     "netdissect",
     "train",
     "demo",
+    "hubconf",
 ]
 BELOW = ["experiments", "benchmarks", "docs", "tests"]  # may import all of these
 
