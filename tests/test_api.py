@@ -368,7 +368,7 @@ def test_the_tour_runs():
     assert path.stat().st_size < 300e3 and str(ROOT) not in path.read_text(encoding="utf-8")
     kept = nbformat.read(path, as_version=4)
     run = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(run, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
+    nbclient.NotebookClient(run, timeout=300, resources={"metadata": {"path": str(path.parent)}}).execute()
     for before, after in zip(kept.cells, run.cells, strict=True):
         shown = [kinds(cell) for cell in (before, after)]
         assert shown[0] == shown[1], before.source
