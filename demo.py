@@ -16,8 +16,7 @@ The network is tested on the validation images. Routes, and whether explanations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from torch import Tensor, nn
 import settings
 from explain.drawing import MOST_UNITS, overlay_tiles
 from explain.faithfulness import MOST_STEPS, Curves, ablation_records, by_votes, faithfulness_record
-from explain.images import Classifier, explain_subjects
+from explain.images import explain_subjects
 from explain.inputs import (
     FIGURE_IMAGES,
     Data,
@@ -36,29 +35,26 @@ from explain.inputs import (
     data_fingerprint,
     find_data,
     find_snapshot,
-    misfit,
     pick_figure,
     select_images,
 )
-from explain.naming import Concept, Names
+from explain.naming import Names
+from explain.network import Network, load_network, note, with_tally
 from explain.population import Evidence, Population, population_routes, silence, validate
 from explain.records import ImageRecord, Report, Unreadable
 from explain.subjects import Selection, find_files
-from explain.tally import read_made_of, read_tally
 from explain.terms import log_line
 from loader.batches import default_workers, make_loader
 from loader.datasets import dataset_names
 from loader.images import explain_transform
-from models import DENSE_MARK, Head, head_of, load_snapshot, mark_of, parse_mark, run_name
+from models import DENSE_MARK, head_of, load_snapshot, mark_of, parse_mark, run_name
 from models.backbones import ACCEPTED, check_arch
-from models.snapshot import read_checkpoint, weights_fingerprint
 from report.explanations import REPLACEABLE, Pages, write_report
 from report.figures import write_figure
 from report.overlays import MOST_TILES, write_strip
 from util.cli import ArgumentParser, UserError, check_ranges, run
 from util.device import describe_device, pick_device
 from util.files import display_path, lock_folder, regular_file, staged
-from util.made_of import MadeOf
 from util.progress import progress
 from util.text import say
 
@@ -99,52 +95,6 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes that read images")
     parser.add_argument("--no_val", action="store_true", help="leave the validation out")
     return parser
-
-
-@dataclass(frozen=True)
-class Tally:
-    """The tally that names a network's units.
-
-    Attributes:
-        file: tally.csv; None without one.
-        concepts: what the units respond to, by number from 1.
-        made_of: its record; None if it has none.
-    """
-
-    file: Path | None = None
-    concepts: Mapping[int, Concept] = field(default_factory=dict)
-    made_of: MadeOf | None = None
-
-
-@dataclass(frozen=True)
-class Network:
-    """The network to explain.
-
-    Attributes:
-        classifier: the model, in eval mode, its head and its map.
-        about: the snapshot's metadata.
-        file: the snapshot.
-        weights: fingerprint of its weights.
-        tally: names its units.
-        notices: what a reader must know before trusting the names of classes and units, in sentences.
-    """
-
-    classifier: Classifier
-    about: dict[str, Any]
-    file: Path
-    weights: str
-    tally: Tally
-    notices: list[str]
-
-    @property
-    def head(self) -> Head:
-        """The model's head."""
-        return self.classifier.head
-
-    @property
-    def model(self) -> nn.Module:
-        """Images (B, 3, H, W) -> scores (B, C)."""
-        return self.classifier.model
 
 
 @dataclass(frozen=True)
@@ -225,102 +175,6 @@ def main(args: argparse.Namespace) -> Report:
 
 
 # --- load ---------------------------------------------------------------------------------------------------------
-
-
-def load_network(file: Path, arch: str | None, mark: str | None, finetune: str | None) -> Network:
-    """The network of a snapshot, on the CPU, without names of its units.
-
-    Args:
-        file: the snapshot.
-        arch: its architecture; None: as it says.
-        mark: of the command line; None: as the snapshot says.
-        finetune: the file of the weights that a slim snapshot lacks; None: its architecture brings them.
-
-    Raises:
-        UserError: if the files cannot be read, or do not fit each other or the mark.
-    """
-    topk = parse_mark(mark) if mark not in (None, DENSE_MARK) else None
-    model, about = load_snapshot(file, arch, topk, finetune and regular_file(finetune, "snapshot"))
-    network = Network(Classifier.of(model), about, file, weights_fingerprint(model), Tally(), [])
-    check_mark(network, mark)
-    return network
-
-
-def with_tally(network: Network, nd_result: str | None, own_tally: Path | None) -> Network:
-    """The network with names of its units; says what is explained, and by which names.
-
-    Args:
-        network: without names.
-        nd_result: the tally that the user names; None without one.
-        own_tally: the tally of the snapshot's run, if it has one.
-
-    Raises:
-        UserError: if the tally cannot be read, or the one that the user names does not fit.
-    """
-    file = nd_result or own_tally
-    tally = read_units(network, Path(file), given=nd_result is not None) if file else Tally()
-    if tally.file:
-        say(f"units: {display_path(tally.file)}")
-    else:
-        say("no tally: units have numbers only; netdissect/main.py names them, --nd_result takes its tally.csv")
-    arch, topk = network.about["arch"], network.about["topk"]
-    say(f"model: {display_path(network.file)}, {arch}, K = {topk or 'all (dense head)'}")
-    if not network.classifier.feature_map.direct:
-        say(f"maps: {network.classifier.feature_map.about}")
-    return replace(network, tally=tally)
-
-
-def check_mark(network: Network, mark: str | None) -> None:
-    """Compare the mark of the command line with the snapshot's head; it may name another K, with a notice.
-
-    Raises:
-        UserError: if one is dense and the other is not.
-    """
-    topk = network.about["topk"]
-    if mark is None:
-        return
-    if topk is None and mark != DENSE_MARK:
-        raise UserError(f"--mark {mark}: {network.file} has a dense head, which has no K: leave --mark out")
-    if topk is not None and mark == DENSE_MARK:
-        raise UserError(f"--mark {mark}: {network.file} has a head of K = {topk}: leave --mark out")
-    trained = read_checkpoint(network.file).get("topk")
-    if trained != topk and type(trained) is int:
-        note(network.notices, f"K = {topk}, as --mark says; the snapshot says K = {trained}")
-
-
-def read_units(network: Network, file: Path, given: bool) -> Tally:
-    """Read a tally, if it is the network's.
-
-    Args:
-        network: gets the notices.
-        file: the tally.
-        given: by the user, to whom it is an error if it does not fit; one that was found is left out, with a notice.
-
-    Raises:
-        UserError: if the file cannot be read, or a given one was made of another snapshot or layer.
-    """
-    regular_file(file, "tally")
-    made_of = read_made_of(file)
-    fault = None if made_of is None else misfit(made_of, network.weights, network.classifier.feature_map.layer)
-    if fault and given:
-        raise UserError(
-            f"tally {file}: it was made of {fault}, not of {network.file}: run netdissect/main.py --model_file "
-            f"{network.file}, or name the tally's own snapshot by --modelfile"
-        )
-    if fault:
-        note(network.notices, f"the tally {display_path(file)} is left out: it was made of {fault}")
-        return Tally()
-    rows = read_tally(file, units=network.head.in_features)
-    if made_of is None:
-        note(network.notices, f"the origin of the tally {display_path(file)} is unknown: it may be another network's")
-    return Tally(file, {row.unit: row for row in rows}, made_of)
-
-
-def note(notices: list[str], notice: str | None) -> None:
-    """Print a notice, if there is one, and add it to those that the pages show."""
-    if notice:
-        say(f"notice: {notice}")
-        notices.append(notice)
 
 
 def load_rival(path: str, network: Network, data: Data, device: torch.device) -> nn.Module:

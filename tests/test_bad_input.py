@@ -698,7 +698,7 @@ STAGES = [
     ("dissection", "netdissect.main.load_model"),
     ("dissection", "netdissect.dissect.count"),
     ("dissection", "netdissect.main.write_report"),
-    ("demo", "demo.load_snapshot"),
+    ("demo", "explain.network.load_snapshot"),
     ("demo", "explain.images.explain_images"),
     ("demo", "explain.population.evaluate_features"),
     ("demo", "report.explanations.write_pages"),

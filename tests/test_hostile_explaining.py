@@ -18,6 +18,7 @@ from conftest import ROOT
 from PIL import Image
 
 import demo
+from explain import network as loading
 from explain.drawing import MOST_UNITS, heat_overlays
 from explain.images import Classifier, NotFiniteError, explain_images, explain_subjects
 from explain.naming import Names
@@ -350,13 +351,13 @@ def hostile(tmp_path):
 
 def test_hostile_names_on_terminal_page_and_figure(figures, hostile, tmp_path, monkeypatch, capsys):
     path, tally, own = hostile
-    load = demo.load_snapshot
+    load = loading.load_snapshot
 
     def renamed(*given):
         model, about = load(*given)
         return model, {**about, "classes": NAMES, "dataset": f"set{ESCAPES}\udcff"}
 
-    monkeypatch.setattr(demo, "load_snapshot", renamed)
+    monkeypatch.setattr("explain.network.load_snapshot", renamed)
     out = tmp_path / os.fsdecode(b"out $^{ \xfe\x1b[31m")
     report = explain("--modelfile", path, "--nd_result", tally, "--image", own, "--output", out)
     assert report["images"][0]["file"].endswith(".png")
