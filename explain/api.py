@@ -89,8 +89,9 @@ def explain(
         model: images (B, 3, H, W) -> scores (B, C), with a head of `models.heads`, DKA or dense; on any device, in any
             mode, which stays as it is. It is run on noise first, to find the map behind its head.
         image: a file, a Pillow image, pixels (H, W, 3) uint8, or what the network takes: (3, H, W) or (1, 3, H, W),
-            float, normalised by ImageNet's means and deviations. All but a tensor are squeezed to a square of 224
-            pixels, or the smallest size that the network takes if it does not take that.
+            float, normalised by ImageNet's means and deviations. All but a tensor are squeezed to a square of
+            `model.size` pixels, which `models.load_snapshot` sets where the file says it; otherwise of 224, or the
+            smallest size that the network takes if it does not take that.
         concepts: what the units respond to: a tally.csv, or concepts by unit number from 1. None: unknown.
         classes: the C class names. None: `model.classes`, which `models.load_snapshot` sets where the file has names,
             or else 'class 0', 'class 1', ...
@@ -231,6 +232,9 @@ def _of_tensor(image: Tensor) -> Subject:
 
 
 def _subject(model: nn.Module, image: Image.Image, file: str) -> Subject:
-    """An image at the size that the network takes: 224 pixels if it does."""
-    noise, _ = fitting_noise(model, (IMAGE_SIZE, *SIDES))
-    return Subject(file, None, None, explain_transform(DataSpec("", "", size=noise.shape[-1]))(image), square_of(image))
+    """An image at the size that the network was trained with; where it does not say, 224 pixels if it takes that."""
+    size = getattr(model, "size", None)
+    if type(size) is not int:  # of a stranger's network it may be anything
+        noise, _ = fitting_noise(model, (IMAGE_SIZE, *SIDES))
+        size = noise.shape[-1]
+    return Subject(file, None, None, explain_transform(DataSpec("", "", size=size))(image), square_of(image))

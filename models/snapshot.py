@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -266,8 +266,9 @@ def load_snapshot(
     metadata = _checked_metadata(checkpoint, num_classes, path)
     load_state(model, state, path)
     check_answers(model, path)
-    if "classes" in metadata:
-        cast(Any, model).classes = metadata["classes"]  # for whoever has the network only
+    for name in ("classes", "size"):  # for whoever has the network only
+        if name in metadata:
+            setattr(model, name, metadata[name])
     return model.eval(), {**metadata, "arch": arch, "topk": topk, "num_classes": num_classes}
 
 

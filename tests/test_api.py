@@ -27,6 +27,7 @@ from loader.mini_places import render_scene
 from models import build_model, head_of, load_snapshot, with_dynamic_k
 from models.dynamic_k import DynamicKLinear
 from models.heads import DenseHead
+from models.snapshot import save_snapshot
 from netdissect.tally import TallyRow
 from util.cli import UserError
 
@@ -379,3 +380,11 @@ def kinds(cell) -> set[str]:
     """What a notebook's cell shows: its streams, and the types of its values."""
     outputs = cell.get("outputs", [])
     return {kind for output in outputs for kind in ([output.name] if "name" in output else output.data)}
+
+
+def test_an_image_is_seen_at_the_size_that_the_network_was_trained_with(tmp_path):
+    model = build_model("resnet18_fc_ma", 3, 5)
+    about = {"arch": "resnet18_fc_ma", "topk": 5, "size": 96}
+    save_snapshot(tmp_path / "a.pth", {**about, "state_dict": model.state_dict()})
+    again, _ = load_snapshot(tmp_path / "a.pth")
+    assert explain(again, np.zeros((50, 60, 3), np.uint8)).subject.image.shape == (3, 96, 96)
