@@ -1,5 +1,6 @@
 """Checking, building and writing Broden-format folders."""
 
+import os
 import re
 
 import numpy as np
@@ -57,6 +58,13 @@ def test_bad_flags_are_one_line(words, capsys):
     assert capsys.readouterr().err == ""
 
 
+def other_image(root, make):
+    """Something else in an image's place."""
+    image = root / "images/a.jpg"
+    image.unlink()
+    make(image)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -71,6 +79,9 @@ def test_bad_flags_are_one_line(words, capsys):
         (lambda root: (root / "names.csv").write_text(f"{NAMES}0,x,object\n"), "number '0', expected 1 to"),
         (lambda root: (root / "names.csv").write_text(f"{NAMES}1,x,../y\n"), "line 2: category '../y', expected"),
         (lambda root: (root / "broden").mkdir(), "already exists"),
+        (lambda root: other_image(root, os.mkfifo), "a.jpg: not a regular file"),
+        (lambda root: other_image(root, lambda path: path.symlink_to("/dev/zero")), "a.jpg: not a regular file"),
+        (lambda root: other_image(root, os.mkdir), "a.jpg: a folder, expected a file"),
     ],
 )
 def test_sources_that_do_not_fit(sources, change, message):

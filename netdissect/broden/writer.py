@@ -73,9 +73,10 @@ class BrodenWriter:
             scalars: by category, labels of the whole image.
 
         Raises:
-            UserError: if the image is not readable.
+            UserError: if the image is not a regular file, or not readable.
         """
         images = self._staging / "images"
+        height, width = image_size(file)  # before it is copied: of a device there is no end
         shutil.copyfile(file, images / name)
         cells: list[str] = []
         shares: dict[str, dict[int, float]] = {}
@@ -90,4 +91,4 @@ class BrodenWriter:
                     shares[category][number] = shares[category].get(number, 0.0) + share
             cells.append(";".join(entries))
         self._counts.add(shares)
-        self._rows.append([name, "train", *image_size(file), *size, *cells])
+        self._rows.append([name, "train", height, width, *size, *cells])
