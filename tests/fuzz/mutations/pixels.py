@@ -166,9 +166,8 @@ def exif(case: Case) -> tuple[str, bytes]:
     kind, value = case.rng.choice(
         [(3, 0), (3, 1), (3, 6), (3, 8), (3, 9), (3, 65_535), (2, 5), (12, 3), (5, 2**31), (7, 6), (255, 6)]
     )
-    entry = struct.pack(
-        order + "HHII", 0x0112, kind, case.rng.choice([1, 0, 2**31]), value << 16 if order == ">" else value
-    )
+    left = order == ">" and value < 2**16  # where a value of two bytes lies in the field of four
+    entry = struct.pack(order + "HHII", 0x0112, kind, case.rng.choice([1, 0, 2**31]), value << 16 if left else value)
     tables = {
         "orientation": mark + struct.pack(order + "HIH", 42, 8, 1) + entry + bytes(4),
         "offset": mark + struct.pack(order + "HI", 42, 2**31),
