@@ -226,6 +226,7 @@ def test_strange_images_and_empty_classes_are_trained_on(trained, tmp_path, monk
         (["--resume", "no.pth"], "snapshot no.pth: no such file"),
         (["--finetune", "no.pth"], "snapshot no.pth: no such file"),
         (["--data", "/no/where"], "--data /no/where: no such folder"),
+        (["--lr=--"], "argument --lr: expected a value, not '--'"),
         (["--no_such_flag"], "unrecognized arguments: --no_such_flag"),
     ],
 )

@@ -126,6 +126,16 @@ class ArgumentParser(argparse.ArgumentParser):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(description=description, allow_abbrev=False, **options)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but `--flag=--` is a mistake: some versions of it drop the value, and give an empty list."""
+        for word in sys.argv[1:] if args is None else args:
+            if word == "--":
+                break
+            flag, _, value = word.partition("=")
+            if value == "--" and flag.startswith("-"):
+                self.error(f"argument {flag}: expected a value, not '--'")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raise UserError instead of printing the usage."""
         raise UserError(message)
