@@ -170,6 +170,7 @@ DAMAGED = {
     "other weights": (rerecord(frozen_weights="0" * 64), "another one's"),
     "odd sums": (rerecord(crc=["x"]), "damaged"),
     "odd type": (rerecord(dtype="float64"), "damaged"),
+    "another type of as many bytes": (rerecord(dtype="bfloat16"), "changed"),
     "not JSON": (lambda folder: (folder / "features.made_of.json").write_text("{"), "damaged"),
 }
 
@@ -232,6 +233,16 @@ def test_a_second_run_waits_for_the_first(tmp_path, capsys):
 def blocks_of_four(monkeypatch):
     monkeypatch.setattr(frozen, "BATCH", 4)
     monkeypatch.setattr(frozen, "BLOCK", 4)
+
+
+def test_a_computation_interrupted_at_its_end_is_taken_as_it_is(finished, tree, start, tmp_path, capsys):
+    """All outputs are there, under the names of a part."""
+    root = copied(finished[0], tmp_path)
+    for name in ("bin", "made_of.json"):
+        (cache_of(root) / f"features.{name}").rename(cache_of(root) / f"partial.{name}")
+    metrics = train_frozen(root, tree, start)
+    assert "the cache has 30 of 30 outputs" in capsys.readouterr().out
+    assert equal_weights(metrics["snapshot"], finished[1]["snapshot"])
 
 
 @pytest.mark.usefixtures("blocks_of_four")

@@ -37,7 +37,7 @@ from util.files import display_path, lock_folder, regular_file, writing
 from util.made_of import MadeOf, companion, differences, fingerprint, read_companion, write_companion
 from util.progress import progress
 
-FORMAT = 1  # of the files; raise it when their content changes
+FORMAT = 2  # of the files; raise it when their content changes
 FOLDER = "frozen"  # below result/
 BATCH = 64  # images that run through the trunk together
 BLOCK = 512  # images after which progress is recorded
@@ -278,7 +278,7 @@ def _fault_of(folder: Path, key: MadeOf, job: Job) -> str | None:
         size = regular_file(folder / "features.bin", "").stat().st_size
         if size != job.rows * job.row_bytes:
             return f"it has {size:,} bytes, expected {job.rows * job.row_bytes:,}"
-        if _sound_blocks(folder / "features.bin", made_of["crc"], job) < len(job.blocks()):
+        if _sound_blocks(folder / "features.bin", made_of, job) < len(job.blocks()):
             return "its content has changed since it was written"
     except (OSError, UserError) as error:
         return f"it cannot be read ({error})"
@@ -298,18 +298,18 @@ def _record_of(path: Path, key: MadeOf, job: Job) -> MadeOf | None:
     return made_of if whole else None
 
 
-def _sound_blocks(path: Path, sums: list[int], job: Job) -> int:
+def _sound_blocks(path: Path, made_of: MadeOf, job: Job) -> int:
     """How many blocks, from the first on, have the content that was written."""
     with open(path, "rb") as file:
-        for number, (block, expected) in enumerate(zip(job.blocks(), sums, strict=False)):
-            if _checksum(file, block, job) != expected:
+        for number, (block, expected) in enumerate(zip(job.blocks(), made_of["crc"], strict=False)):
+            if _checksum(file, block, job, made_of["dtype"]) != expected:
                 return number
-    return len(sums)
+    return len(made_of["crc"])
 
 
-def _checksum(file: BinaryIO, block: Block, job: Job) -> int:
-    """CRC-32 of a block's bytes: against damage, not against an adversary."""
-    found = 0
+def _checksum(file: BinaryIO, block: Block, job: Job, dtype: str) -> int:
+    """CRC-32 of a block's type and bytes, which mean nothing without it: against damage, not against an adversary."""
+    found = zlib.crc32(dtype.encode())
     for row in block.first_rows(job):
         file.seek(row * job.row_bytes)
         found = zlib.crc32(file.read((block.stop - block.start) * job.row_bytes), found)
@@ -323,11 +323,11 @@ def _compute(job: Job, key: MadeOf, folder: Path) -> None:
         for path in (companion(whole), whole):  # that cannot be used; another run that has it open keeps it
             path.unlink(missing_ok=True)
     made_of = _record_of(partial, key, job)
-    sums = made_of["crc"] if made_of and partial.is_file() and not partial.is_symlink() else []
-    done = _sound_blocks(partial, sums, job) if sums else 0
+    usable = made_of is not None and partial.is_file() and not partial.is_symlink()
+    done = _sound_blocks(partial, made_of, job) if made_of and usable else 0
     dtype = DTYPES[made_of["dtype"]] if made_of and done else None
     try:
-        made_of = _fill(job, partial, {**key, "crc": sums[:done]}, dtype)
+        made_of = _fill(job, partial, {**key, "crc": made_of["crc"][:done] if made_of else []}, dtype)
     except _TooLarge:
         log.warning("an output of %s exceeds float16: computing all of them again for bfloat16", job.cut.layer)
         made_of = _fill(job, partial, {**key, "crc": []}, torch.bfloat16)
@@ -344,7 +344,7 @@ def _fill(job: Job, partial: Path, made_of: MadeOf, dtype: torch.dtype | None) -
         job: what to compute.
         partial: the file.
         made_of: its record; the sums in `crc` are of the blocks that are there.
-        dtype: of the values; None: chosen by the first ones.
+        dtype: of the values that are there; None: chosen by the first ones.
 
     Returns:
         the record of the whole file.
@@ -356,6 +356,8 @@ def _fill(job: Job, partial: Path, made_of: MadeOf, dtype: torch.dtype | None) -
     blocks, sums = job.blocks(), list(made_of["crc"])
     done = sum(block.rows() for block in blocks[: len(sums)])
     _check_room(job, partial.parent, done)
+    if dtype is not None:
+        made_of = {**made_of, "dtype": str(dtype).removeprefix("torch.")}  # also if all of them are there
     if done:
         log.info("the cache has %s of %s outputs: computing the others", f"{done:,}", f"{job.rows:,}")
     else:
@@ -378,8 +380,9 @@ def _fill(job: Job, partial: Path, made_of: MadeOf, dtype: torch.dtype | None) -
                     rows[place] += len(values)
                 bar.update(sum(map(len, found)))
             file.flush()
-            sums.append(_checksum(file, block, job))
-            made_of = {**made_of, "dtype": str(dtype).removeprefix("torch."), "crc": sums}
+            kind = str(dtype).removeprefix("torch.")
+            sums.append(_checksum(file, block, job, kind))
+            made_of = {**made_of, "dtype": kind, "crc": sums}
             write_companion(partial, made_of)
     _report(job, job.rows - done, time.perf_counter() - began, made_of)
     return made_of
