@@ -13,6 +13,7 @@ from util.files import atomic_write, check_header, regular_file
 from util.made_of import MadeOf, fingerprint, read_companion
 
 MOST_BYTES = 1 << 28  # of a tally.csv: one of 512 units and six categories has 160 kB
+MOST_PIXELS = 2**53  # that can be counted: larger numbers are not exact
 _COLUMNS = ("unit", "category", "label", "score")
 
 
@@ -111,6 +112,8 @@ def _parse_row(row: dict[str, str], categories: list[str], place: str) -> TallyR
         value = number(column)
         if value != int(value) or value < 0:
             raise UserError(f"{place}: {column} {row[column]!r}, expected a whole number")
+        if value > MOST_PIXELS:
+            raise UserError(f"{place}: {column} {row[column][:30]!r}, expected at most {MOST_PIXELS:,}")
         return int(value)
 
     def score(column: str) -> float:

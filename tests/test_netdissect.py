@@ -370,6 +370,7 @@ def test_short_tally_with_windows_line_ends(tmp_path):
         ("unit,category,label\n1,a,b\n", "no column score"),
         ("unit,category,label,score\n1,a,b,nan\n", "line 2: score 'nan', expected a number"),
         ("unit,category,label,score\n1.5,a,b,1\n", "line 2: unit '1.5', expected a whole number"),
+        ("unit,category,label,score\n1e308,a,b,1\n", "line 2: unit '1e308', expected at most 9,007,199,254,740,992"),
         ("unit,category,label,score\n1,a,b,1\n1,a,b,1\n", "unit 1 has more than one row"),
         ("unit,category,label,score\n0,a,b,1\n1,a,b,1\n", r"2 units \(0 to 1\), the model's are 1 to 2"),
         ("unit,category,label,score\n1,a,b,1\n", r"1 units \(1 to 1\), the model's are 1 to 2"),
