@@ -503,7 +503,7 @@ def test_broden_folders(dissecting, tmp_path, change, message):
         ({"workers": "-1"}, "WORKERS = -1: expected a whole number from 0 to 1024"),
         ({"categories": "5"}, "CATEGORIES = 5: expected None or a list of category names"),
         ({"categories": "[1, 2]"}, "CATEGORIES = [1, 2]: expected None or a list of category names"),
-        ({"feature_names": "[[1]]"}, "FEATURE_NAMES = [[1]]: expected a list of layer names"),
+        ({"feature_names": "[[1]]"}, "FEATURE_NAMES = [[1]]: expected a list of layer names, or None"),
         ({"feature_names": "fc"}, "layer fc: its output is (1, 512), expected maps (B, units, h, w)"),
         ({"model": "5"}, "MODEL '5': expected resnet18, resnet34,..."),
         ({"model": ":"}, "MODEL ':': Empty module name"),
