@@ -302,8 +302,8 @@ def image_strange_file(case: Case) -> None:
     kind = strange_file(case, path)
     if kind == "link":
         case.expect = SAME if case.program in ("train", "demo", "netdissect") else ANY
-    elif case.program == "demo" and (listed or kind == "missing"):
-        case.expect = ANY  # what is not an image is not counted
+    elif case.program == "demo" and (listed or kind in ("missing", "folder")):
+        case.expect = ANY  # what is not an image is not counted; a folder that was named must have images
     case.touched.add(path.name)
 
 
