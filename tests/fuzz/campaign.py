@@ -28,7 +28,7 @@ from typing import Any
 
 # How often each kind has its turn.
 TURNS = {"snapshot": 5, "resume": 4, "tally": 3, "table": 4, "image": 5, "label map": 2, "tree": 3, "settings": 2}
-TURNS |= {"flags": 4, "folder": 3}
+TURNS |= {"flags": 4, "folder": 3, "frozen": 3}
 ROOM = 6 << 30  # bytes that a folder in memory should have for the campaign's files
 
 

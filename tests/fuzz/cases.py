@@ -117,13 +117,13 @@ class Case:
         self.argv = grounds.train_flags(tree or self.base / TREE, "--epochs", "1", *more)
         self.writable, self.output = self.ground.run_folders(), self.ground.repo / "result"
 
-    def resume(self, *more: str, tree: Path | str | None = None) -> None:
-        """train.py for the second of two epochs; the run's folder is as after the first."""
-        results, snapshots = self.run_folder("run")
+    def resume(self, *more: str, tree: Path | str | None = None, run: str = "run") -> None:
+        """train.py for the second of two epochs of a run of `base`; its folder is as after the first."""
+        results, snapshots = self.run_folder(run)
         (snapshots / "epoch_1.pth").unlink()
         lines = (results / "train.jsonl").read_text().splitlines(keepends=True)
         (results / "train.jsonl").write_text(lines[0])
-        self.program, self.trusted = "train", "run"
+        self.program, self.trusted = "train", run
         self.argv = grounds.train_flags(tree or self.base / TREE, "--epochs", "2", *more)
         self.writable, self.output = self.ground.run_folders(), self.ground.repo / "result"
 

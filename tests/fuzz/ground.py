@@ -12,6 +12,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +21,9 @@ from sandbox import Job, Outcome, run
 SOURCE = Path(__file__).resolve().parent.parent.parent
 NOT_COPIED = {"data", "result", "snapshot", "tests", "docs", "benchmarks", "experiments", "__pycache__"}
 TREE = "tiny"  # the name of the image-folder tree, registered with a small size
+PUBLISHED = "words"  # the name of the tree that is laid out as Tiny-ImageNet is published
 SIZE = 64  # side of the network's input, pixels
+FROZEN = ["--freeze", "layer4.0", "--slim"]  # of a run that trains what follows a layer
 RUN = f"pytorch_resnet18_fc_ma_t5_{TREE}"
 MODULE_OF = {
     "train": "train.py",
@@ -156,6 +159,8 @@ def import_product() -> None:
     from loader.datasets import register, spec_of
     from models import kernel
 
+    with suppress(ImportError):  # if it is there, what it imports looks for libraries by starting ldconfig
+        import timm  # noqa: F401
     torch.set_num_threads(1)  # conftest may have asked for more: a process with threads cannot be forked
     kernel.available()  # compiled here, if ever: runs may start no process, and write to no cache
     register(replace(spec_of(TREE), size=SIZE, resize=SIZE + 8))
@@ -234,6 +239,7 @@ def build_trusted(ground: Ground) -> None:
         snapshot, output = run_folder / f"snapshot/epoch_{epoch}.pth", base / f"dissected_{epoch}"
         trusted(ground, "netdissect", dissect_flags(snapshot, broden, output, "--feature_names", "layer4"), [output])
         export(snapshot, base / f"weights_{epoch}.pth")
+    build_frozen(ground)
     snapshot, tally = base / "weights_1.pth", base / "dissected_1/tally.csv"
     layer, pages, own = base / "dissected", base / "pages", base / "own"
     trusted(ground, "netdissect", dissect_flags(snapshot, broden, layer), [layer])
@@ -241,6 +247,26 @@ def build_trusted(ground: Ground) -> None:
     trusted(ground, "demo", demo_flags(snapshot, tally, tree, own, "--image", str(base / "photos")), [own])
     trusted(ground, "broden", ["check", broden], [])
     trusted(ground, "broden", build_flags(base / "recipe", base / "built"), [base])
+
+
+def build_frozen(ground: Ground) -> None:
+    """A run behind a frozen layer with the cache of its outputs, and a run on a tree of Tiny-ImageNet's kind."""
+    from test_tiny_imagenet import write_tiny_imagenet
+
+    base, (snapshots, results) = ground.base, ground.run_folders()
+    ground.clear()
+    flags = ["--epochs", "2", "--finetune", str(base / "weights_1.pth"), *FROZEN]
+    trusted(ground, "train", train_flags(base / TREE, *flags), [snapshots, results])
+    shutil.copytree(snapshots / RUN, base / "frozen/snapshot")
+    shutil.copytree(results / RUN, base / "frozen/result")
+    shutil.copytree(results / "frozen", base / "frozen/cache")
+    ground.clear()
+    tree = write_tiny_imagenet(base / PUBLISHED)
+    trusted(ground, "train", published_flags(tree), [snapshots, results])
+    for folder in (snapshots, results):
+        (run,) = (path for path in folder.iterdir() if path.name.startswith("pytorch_"))
+        shutil.copytree(run, base / "published" / folder.name)
+    ground.clear()
 
 
 def trusted(ground: Ground, program: str, argv: Sequence[str], writable: Sequence[Path]) -> Outcome:
@@ -279,6 +305,11 @@ def train_flags(tree: str | Path, *more: str) -> list[str]:
     """Of train.py, on a tree."""
     common = ["--mark", "t5", "--batch_size", "4", "--lr", "0.01", "--workers", "0", "--device", "cpu"]
     return ["--dataset", str(tree), *common, *more]
+
+
+def published_flags(tree: Path) -> list[str]:
+    """Of train.py, on a tree as Tiny-ImageNet is published."""
+    return train_flags(tree, "--epochs", "1", "--size", str(SIZE))
 
 
 def dissect_flags(snapshot: str | Path, broden: str | Path, output: str | Path, *more: str) -> list[str]:

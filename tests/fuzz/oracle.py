@@ -89,6 +89,8 @@ def changed(before: Surroundings, after: Surroundings) -> Iterator[str]:
             continue
         if old is None and "/out/cache" in path and "/.cache-" not in path:
             continue  # whole, and of use to the next run
+        if "/repo/result/frozen/" in path and not Path(path).name.startswith("."):
+            continue  # a cache too, of which a part is of use, and what cannot be used is removed
         if path in before.results and before.results[path] == after.results.get(path):
             continue
         yield path
@@ -163,12 +165,19 @@ def _judge_disk(case: Case, outcome: Outcome, before: Surroundings, refused: boo
         name = Path(path).name
         if not inside:
             yield Finding("changed outside", _key(case), shown)
-        elif refused and name not in OF_THE_RUN:
+        elif refused and name not in OF_THE_RUN and not _tells_of_the_run(Path(path)):
             verdict = "left after a refusal" if new else "earlier results changed"
             about = f"{shown} {_last(outcome.stderr.decode(errors='replace'))}"
             yield Finding(verdict, f"{case.program}: {_general(name)}", about)
         elif new and name.startswith(".") and not name.startswith(".hidden"):
             yield Finding("temporary file left", f"{case.program}: {_general(name)}", shown)
+
+
+def _tells_of_the_run(folder: Path) -> bool:
+    """Whether it is the folder of a run that was refused, with nothing else in it."""
+    if not folder.name.startswith("pytorch_") or not folder.is_dir():
+        return False
+    return all(entry.name in (*OF_THE_RUN, *LOCKS) for entry in folder.iterdir())
 
 
 def _judge_result(case: Case, outcome: Outcome, before: Surroundings) -> Iterator[Finding]:

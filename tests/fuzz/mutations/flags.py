@@ -117,9 +117,19 @@ LISTS = [
 ]
 LISTS += ["0.5,", "nan", "٣,", "", " ", "5,4,3,2,1,0", "0,1,2,3,4,5,0,1", "0;1", "all", "\x1b,", "1e1", "+1,", "0,\n1"]
 
+LAYERS = ["trunk", "layer1", "layer2.0.downsample", "layer4", "layer4.1.bn2", "avgpool", "relu", "rfc", "fc", "conv1"]
+LAYERS += ["layer5", "layer4.2", ".", "layer4.", ".layer4", "layer4..0", "Trunk", "layer4.0.relu", "weight", "training"]
+# No network, or one of a package that is not there; a function that is named here is run.
+ARCHITECTURES = ["timm:", "timm:x", "timm:resnet18_fc_ma", ":", "x:", ":x", "no.such:thing", "math:pi", "math:sqrt"]
+ARCHITECTURES += ["builtins:dict", "os:getcwd", "squeezenet1_0_fc_ma", "vgg11_fc_ma_fc_ma", "json:x", "a b:c", "é:é"]
+
 TRAIN = {
     "--mark": TEXTS,
-    "--arch": TEXTS,
+    "--arch": [*TEXTS, *ARCHITECTURES],
+    "--freeze": [*TEXTS, *LAYERS, *LAYERS],
+    "--slim": [None, "x"],
+    "--size": [*NUMBERS, "15", "16", "33", "48", "128", "4097"],
+    "--compile": ["x", "True", ""],  # without a value it would start a compiler
     "--k_schedule": TEXTS,
     "--data": TEXTS,
     "--epochs": ["", "0", "-1", "nan", "x", "1.5", "1", "2", "9" * 30],
@@ -137,7 +147,7 @@ TRAIN = {
 }
 DEMO = {
     "--mark": TEXTS,
-    "--arch": TEXTS,
+    "--arch": [*TEXTS, *ARCHITECTURES],
     "--modelfile": TEXTS,
     "--nd_result": TEXTS,
     "--data": TEXTS,
@@ -153,7 +163,7 @@ DEMO = {
 }
 NETDISSECT = {
     "--gpu": [*TEXTS, "True", "False"],
-    "--model": TEXTS,
+    "--model": [*TEXTS, *ARCHITECTURES],
     "--model_file": TEXTS,
     "--topk": NUMBERS,
     "--dataset": TEXTS,
@@ -271,6 +281,23 @@ def flag_syntax(case: Case) -> None:
     case.note(way)
     case.argv = ways[way]
     case.expect = REFUSED
+
+
+@mutation("flags")
+def flags_of_frozen(case: Case) -> None:
+    """--freeze with any layer, --slim with or without it, --size."""
+    case.train()
+    if case.rng.random() < 0.8:
+        case.argv += [f"--freeze={case.rng.choice(LAYERS)}"]
+    if case.rng.random() < 0.4:
+        case.argv += ["--slim"]
+    if case.rng.random() < 0.4:
+        case.argv += [f"--size={case.rng.choice(['0', '15', '16', '17', '32', '47', '64', '130', '4097', '-64'])}"]
+    if case.rng.random() < 0.5:
+        case.argv += ["--finetune", str(case.base / case.rng.choice(["weights_1.pth", "frozen/snapshot/epoch_1.pth"]))]
+    if case.rng.random() < 0.2:
+        case.argv += ["--dry_run"]
+    case.note(*case.argv[case.argv.index("--epochs") + 2 :])
 
 
 @mutation("flags")

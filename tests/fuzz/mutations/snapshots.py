@@ -1,8 +1,10 @@
 """Snapshots: the file's bytes, its weights, its metadata; read by all programs that take one."""
 
 import io
+import json
 import os
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -24,6 +26,8 @@ from cases import (
     spoil_bytes,
     strange_file,
 )
+from safetensors.torch import save as save_safetensors
+from safetensors.torch import save_file
 
 LIKELY_KEYS = ["rfc.weight", "rfc.bias", "conv1.weight", "bn1.running_var", "bn1.running_mean", "bn1.weight"]
 LIKELY_KEYS += ["bn1.num_batches_tracked", "layer4.1.bn2.running_var", "layer4.1.conv2.weight", "layer1.0.bn1.bias"]
@@ -219,6 +223,93 @@ def snapshot_of_the_authors(case: Case) -> None:
     else:
         case.demo(snapshot=path)
         case.expect = REFUSED
+
+
+# --- safetensors --------------------------------------------------------------------------------------------------
+
+
+def packed(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
+    """A safetensors file: the header's length, the header, the values; whether or not they agree."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+@mutation("snapshot", 2)
+def safetensors_equivalent(case: Case) -> None:
+    """The weights alone, which do not say their K."""
+    state = {key: value.contiguous() for key, value in load(case)["state_dict"].items()}
+    ways: dict[str, Callable[[], dict[str, torch.Tensor]]] = {
+        "as they are": lambda: state,
+        "double": lambda: {key: value.double() if value.is_floating_point() else value for key, value in state.items()},
+        "module.": lambda: {f"module.{key}": value for key, value in state.items()},
+        "no counters": lambda: {key: value for key, value in state.items() if not key.endswith("batches_tracked")},
+    }
+    way = case.rng.choice(sorted(ways))
+    case.note(way)
+    path = case.folder / case.rng.choice(["weights.safetensors", "weights.pth"])
+    told = {"arch": "os:abort", "topk": "6", "format": case.rng.choice(["pt", "\x1b[31m", "x" * 10_000])}
+    save_file(ways[way](), path, metadata=case.rng.choice([None, told]))
+    if case.rng.random() < 0.7:
+        case.demo("--mark", "t5", snapshot=path)
+        case.expect, case.noticed = SAME, "does not name its classes"
+    else:
+        case.demo(snapshot=path)
+        case.expect = REFUSED
+
+
+@mutation("snapshot", 3)
+def safetensors_malformed(case: Case) -> None:
+    """Bytes spoiled, headers that are too long, too deep or do not agree with the values, other types of numbers."""
+    state = {key: value.contiguous() for key, value in load(case)["state_dict"].items()}
+    key = pick_key(case, state, floating=True)
+    good = save_safetensors(state)
+    size = struct.unpack("<Q", good[:8])[0]
+    header, data = json.loads(good[8 : 8 + size]), good[8 + size :]
+    entry, count = header[key], state[key].numel()
+    start, end = entry["data_offsets"]
+
+    def changed(**fields: Any) -> bytes:
+        return packed({**header, key: {**entry, **fields}}, data)
+
+    text = json.dumps(header)
+    ways: dict[str, Callable[[], bytes]] = {
+        "cut in the header": lambda: good[: case.rng.randrange(1, 8 + size)],
+        "cut in the values": lambda: good[: case.rng.randrange(8 + size, len(good))],
+        "more values": lambda: good + bytes(case.rng.choice([1, 4, 4096])),
+        "huge length": lambda: packed(text.encode(), data, case.rng.choice([2**63, 2**64 - 1, 10**12, len(good) - 9])),
+        "short length": lambda: packed(text.encode(), data, case.rng.choice([0, 1, 2, size // 2])),
+        "many spaces": lambda: packed(text.encode() + b" " * (101 << 20), data),
+        "deep": lambda: packed(b'{"a":' + b"[" * 100_000, data),
+        "nothing": lambda: packed({}),
+        "no values": lambda: packed(header),
+        "list": lambda: packed([header], data),
+        "twice": lambda: packed((text[:-1] + ", " + text[1:]).encode(), data),
+        "not UTF-8": lambda: packed(text.replace(key, key + "?").encode().replace(b"?", b"\xff"), data),
+        "type": lambda: changed(dtype=case.rng.choice(["F4", "C64", "F8_E4M3", "F8_E5M2", "", 3, None, "U64", "I128"])),
+        "narrow type": lambda: changed(dtype=case.rng.choice(["F16", "BF16", "I8", "BOOL", "I64", "F64"])),
+        "shape": lambda: changed(
+            shape=case.rng.choice([[2**62, 4], [-1], [count + 1], [], [0], "x", None, [1.5], [2**70]])
+        ),
+        "offsets": lambda: changed(
+            data_offsets=case.rng.choice(
+                [[start, end + 4], [end, start], [0, 2**63], [-4, end], [start], [start + 4, end], "x", None, [0, 0]]
+            )
+        ),
+        "metadata": lambda: packed(
+            {"__metadata__": case.rng.choice([3, [], {"a": 1}, "x", {"a": None}]), **header}, data
+        ),
+        "strange name": lambda: packed({**{k: v for k, v in header.items() if k != key}, "\x1b[31m": entry}, data),
+    }
+    way = case.rng.choice([*sorted(ways), "bytes", "bytes"])
+    case.note(way)
+    path = case.folder / "weights.safetensors"
+    path.write_bytes(good if way == "bytes" else ways[way]())
+    if way == "bytes":
+        spoil_bytes(case, path)
+    case.demo("--mark", "t5", snapshot=path)
+    if case.rng.random() < 0.3:
+        case.train("--finetune", str(path))
+    case.expect = ANY if way == "bytes" or (case.program == "train" and key.startswith("rfc")) else REFUSED
 
 
 # --- weights ------------------------------------------------------------------------------------------------------
@@ -436,12 +527,36 @@ def metadata_names_shown(case: Case) -> None:
 @mutation("snapshot")
 def metadata_arch(case: Case) -> None:
     content = load(case)
-    content["arch"] = case.rng.choice(
-        ["resnet34_fc_ma", "resnet18", "resnet50", "", "x", "../x", 3, None, [], {}, "resnet18_fc_ma_fc_ma", b"x", True]
-    )
+    known = ["resnet34_fc_ma", "resnet18", "resnet50", "resnet18_fc_ma_fc_ma", "vit_h_14", "vit_h_14_fc_ma", "vgg11"]
+    known += ["regnet_y_128gf_fc_ma", "efficientnet_lite0_fc_ma", "mobilenet_v3_small_fc_ma", "googlenet_fc_ma"]
+    known += ["inception_v3", "squeezenet1_0", "timm:x", "timm:", "timm:resnet18_fc_ma", "timm:resnet18:x"]
+    code = [
+        "os:abort",
+        "os:abort_fc_ma",
+        "os.path:join",
+        ":",
+        "x:",
+        ":x",
+        "a b:c",
+        "\x1b[31m:x",
+        "this:s",
+        "os:abort\n",
+    ]
+    content["arch"] = case.rng.choice([*known, *code, "", "x", "../x", 3, None, [], {}, b"x", True])
     case.note(content["arch"])
     expect = ANY if not content["arch"] else REFUSED
     read_by(case, save(case, content), expect, "demo netdissect own compare")
+
+
+@mutation("snapshot")
+def metadata_size(case: Case) -> None:
+    """The side of the network's input that the file says."""
+    content = load(case)
+    right, wrong = [1, 7, 63, 65, 224, 65_535], [0, -64, True, 65_536, 10**40, 64.0, "64", None, [64], float("nan"), {}]
+    possible = case.rng.random() < 0.5
+    content["size"] = case.rng.choice(right if possible else wrong)
+    case.note(content["size"])
+    read_by(case, save(case, content), ANY if possible else REFUSED, "" if possible else "demo netdissect own compare")
 
 
 @mutation("snapshot")

@@ -6,8 +6,19 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from cases import ANY, REFUSED, SAME, SAME_OR_REFUSED, STRANGE_NAMES, Case, mutation
-from ground import TREE
+from cases import (
+    ANY,
+    REFUSED,
+    SAME,
+    SAME_OR_REFUSED,
+    STRANGE_NAMES,
+    Case,
+    mutation,
+    replace_bytes,
+    spoil_bytes,
+    strange_file,
+)
+from ground import PUBLISHED, TREE, published_flags
 
 
 def tree(case: Case, *flags: str) -> Path:
@@ -202,3 +213,99 @@ def tree_names(case: Case) -> None:
         if case.program == "train":
             case.argv += ["--batch_size", "6"]  # at 224 pixels
     case.expect = REFUSED if what == "class" and case.program == "demo" else ANY
+
+
+# --- Tiny-ImageNet as published -----------------------------------------------------------------------------------
+
+
+def published(case: Case) -> Path:
+    """A copy of the tree, for train.py."""
+    root = case.copy(PUBLISHED)
+    case.train(tree=root, earlier=False)
+    case.argv, case.trusted = published_flags(root), "published"
+    return root
+
+
+@mutation("tree", 2)
+def published_files(case: Case) -> None:
+    """One of its tables, or an image, spoiled or something else."""
+    root = published(case)
+    names = ["wnids.txt", "words.txt", "val/val_annotations.txt"]
+    name = case.rng.choice([*names, *names, "val/images/val_0.JPEG"])
+    case.note(name)
+    if case.rng.random() < 0.6:
+        spoil_bytes(case, root / name)
+        case.expect = ANY
+    else:
+        kind = strange_file(case, root / name)
+        image = "images" in name
+        case.expect = SAME if kind == "link" and not image else ANY if image else REFUSED
+
+
+@mutation("tree", 3)
+def published_lines(case: Case) -> None:
+    """Lines of its tables that are wrong, or written in another way."""
+    root = published(case)
+    name = case.rng.choice(["wnids.txt", "words.txt", "val/val_annotations.txt"])
+    lines = (root / name).read_text(encoding="utf-8").splitlines()
+    place = case.rng.randrange(len(lines))
+    first, *rest = lines[place].split("\t")
+    used = first in lines or "val" in name or (root / "train" / first).is_dir()
+    strange = case.rng.choice([*STRANGE_NAMES, "../x", "/etc/x", "n99999999", "N01000001", "n0100000", "n٠1000001"])
+    ways: dict[str, tuple[list[str], str]] = {
+        "reversed": (lines[::-1], SAME),
+        "empty lines": ([line for pair in zip(lines, [""] * len(lines), strict=True) for line in pair], SAME),
+        "carriage returns": ([f"{line}\r" for line in lines], SAME),
+        "mark of order": ([f"\ufeff{lines[0]}", *lines[1:]], SAME),
+        "line absent": ([line for line in lines if line != lines[place]], REFUSED if used else SAME),
+        "line twice": ([*lines, lines[place]], SAME if name == "words.txt" else REFUSED),
+        "first is strange": (
+            [*lines[:place], "\t".join([strange, *rest]), *lines[place + 1 :]],
+            REFUSED if used and strange not in ("\ufeffa",) else ANY,
+        ),
+        "one more": ([*lines, "\t".join([strange, *rest])], ANY if name == "words.txt" else REFUSED),
+        "no tabs": ([line.replace("\t", " ") for line in lines], SAME if name == "wnids.txt" else REFUSED),
+        "only the first": ([line.split("\t")[0] for line in lines], SAME if name == "wnids.txt" else REFUSED),
+        "second is strange": ([*lines[:place], "\t".join([first, strange]), *lines[place + 1 :]], ANY),
+        "all names are one": (["\t".join([line.split("\t")[0], "same"]) for line in lines], ANY),
+        "long line": ([*lines, "x" * 3_000_000], SAME if name == "words.txt" else REFUSED),
+        "nothing": ([], REFUSED),
+        "spaces": (["  "] * 3, REFUSED),
+    }
+    way = case.rng.choice(sorted(ways))
+    text, case.expect = ways[way]
+    case.note(name, way, strange if "strange" in way or "more" in way else "")
+    replace_bytes(root / name, "\n".join(text).encode("utf-8", "surrogateescape"))
+
+
+@mutation("tree")
+def published_images(case: Case) -> None:
+    """Images that the table has not, or has twice, and folders that are no classes."""
+    root = published(case)
+    train, val, table = root / "train", root / "val/images", root / "val/val_annotations.txt"
+    first = sorted(path.name for path in train.iterdir())[0]
+    image = val / "val_0.JPEG"
+    ways: dict[str, tuple[Callable[[], object], str]] = {
+        "image more": (lambda: shutil.copyfile(image, val / "other.JPEG"), REFUSED),
+        "image less": (lambda: image.unlink(), REFUSED),
+        "image of training": (
+            lambda: (image.unlink(), image.symlink_to(train / f"{first}/images/{first}_0.JPEG")),
+            REFUSED,
+        ),
+        "image is another": (lambda: (image.unlink(), image.symlink_to("val_1.JPEG")), REFUSED),
+        "table names training": (
+            lambda: table.write_text(f"../../train/{first}/images/{first}_0.JPEG\t{first}\n"),
+            REFUSED,
+        ),
+        "class more": (lambda: (train / "n99999999/images").mkdir(parents=True), REFUSED),
+        "class less": (lambda: shutil.rmtree(train / first), REFUSED),
+        "class is empty": (lambda: _empty(train / first / "images"), ANY),
+        "other files": (lambda: (val / "notes.txt").write_text("x"), SAME),
+        "images of other types": (lambda: (val / "x.avif").write_bytes(b"x"), SAME),
+        "val is train": (lambda: _swap(val, train), REFUSED),
+        "no images": (lambda: shutil.rmtree(val), REFUSED),
+    }
+    name = case.rng.choice(sorted(ways))
+    case.note(name)
+    change, case.expect = ways[name]
+    change()
