@@ -263,7 +263,10 @@ def published_lines(case: Case) -> None:
             [*lines[:place], "\t".join([strange, *rest]), *lines[place + 1 :]],
             REFUSED if used and strange not in ("\ufeffa",) else ANY,
         ),
-        "one more": ([*lines, "\t".join([strange, *rest])], ANY if name == "words.txt" else REFUSED),
+        "one more": (
+            [*lines, "\t".join([strange, *rest])],
+            ANY if name == "words.txt" or not strange.strip() else REFUSED,
+        ),
         "no tabs": ([line.replace("\t", " ") for line in lines], SAME if name == "wnids.txt" else REFUSED),
         "only the first": ([line.split("\t")[0] for line in lines], SAME if name == "wnids.txt" else REFUSED),
         "second is strange": ([*lines[:place], "\t".join([first, strange]), *lines[place + 1 :]], ANY),
