@@ -304,7 +304,7 @@ def published_images(case: Case) -> None:
         "class less": (lambda: shutil.rmtree(train / first), REFUSED),
         "class is empty": (lambda: _empty(train / first / "images"), ANY),
         "other files": (lambda: (val / "notes.txt").write_text("x"), SAME),
-        "images of other types": (lambda: (val / "x.avif").write_bytes(b"x"), SAME),
+        "images of other types": (lambda: (val / "x.heic").write_bytes(b"x"), SAME),
         "val is train": (lambda: _swap(val, train), REFUSED),
         "no images": (lambda: shutil.rmtree(val), REFUSED),
     }
