@@ -5,7 +5,8 @@
     model = torch.hub.load("/path/to/this/repository", "dynamic_k", "convnext_tiny", 10, 5, source="local")
 
 By torch.hub's convention `pretrained` says whether a network comes with trained weights. Images are RGB, normalised by
-ImageNet's means and deviations.
+ImageNet's means and deviations. This repository's packages (`models`, `util`, ...) are imported by these names: a
+project that has packages of the same names needs a process of its own for it.
 """
 
 from pathlib import Path as _Path
@@ -38,16 +39,17 @@ def resnet50_fc_ma(num_classes: int = 365, topk: int = 5) -> _nn.Module:
 
 
 def resnet18_d5a_mini_places(pretrained: bool = True) -> _nn.Module:
-    """The network of this repository's demo: 16 scene classes, whose names are `model.classes`; in eval mode.
+    """The network of this repository's demo, a ResNet-18 with K = 5 for 16 scene classes; in eval mode.
 
     Images (B, 3, 224, 224) -> scores (B, 16).
 
     Args:
-        pretrained: with the shipped weights (top-1 87.62 % on mini_places); False: the same network, initialised at
-            random.
+        pretrained: with the shipped weights (top-1 87.62 % on mini_places), and the names of the classes as
+            `model.classes`; False: initialised at random.
     """
-    model, about = _load_snapshot(_Path(__file__).resolve().parent / _settings.SHIPPED_SNAPSHOT)
-    return model if pretrained else _build_model(about["arch"], about["num_classes"], about["topk"])
+    if not pretrained:
+        return _build_model("resnet18_fc_ma", 16, 5).eval()
+    return _load_snapshot(_Path(__file__).resolve().parent / _settings.SHIPPED_SNAPSHOT)[0]
 
 
 def dynamic_k(arch: str, num_classes: int, topk: int) -> _nn.Module:

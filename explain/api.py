@@ -30,7 +30,7 @@ from loader.images import explain_transform, upright_rgb
 from models import Head, head_of
 from models.probe import SIDES, evaluating, fitting_noise
 from models.snapshot import weights_fingerprint
-from util.cli import UserError
+from util.cli import UserError, describe
 from util.files import display_path
 
 
@@ -105,7 +105,12 @@ def explain(
             ValueError.
         ValueError: if the network has no head (`models.with_dynamic_k` puts one in), or does not run.
     """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile was given
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model of type {type(model).__name__}: expected a network, a torch.nn.Module")
     head = head_of(model)
+    if head.weight.dtype != torch.float32:
+        raise UserError(f"model: its head computes in {head.weight.dtype}, explanations in float32: give model.float()")
     known = _class_names(model, classes, head.out_features)
     class_ = _class_number(explained, known)
     named = _concepts(concepts, head)
@@ -115,7 +120,8 @@ def explain(
         _check_tally(concepts, network)
     subject = read if isinstance(read, Subject) else _subject(model, *read)
     with evaluating(model):
-        pixels = subject.image[None].to(head.weight.device, head.weight.dtype)  # (1, 3, H, W)
+        pixels = subject.image[None].to(head.weight.device)  # (1, 3, H, W)
+        _check_runs(model, pixels)
         try:
             names = Names(known, named)
             (answer,) = explain_classes(network, pixels, [None], [class_], names, settings.EXPLAIN_TOPN)
@@ -124,6 +130,14 @@ def explain(
                 f"{subject.file or 'image'}: the network's features or scores of this image are not finite"
             ) from error
         return Explanation(subject, answer, _ablation(head, answer, known))
+
+
+def _check_runs(model: nn.Module, pixels: Tensor) -> None:
+    """Raises UserError if a network, which can fail in any way, does not take an image (1, 3, H, W)."""
+    try:
+        model(pixels)
+    except Exception as error:
+        raise UserError(f"image {tuple(pixels.shape)}: the network does not take it ({describe(error)})") from error
 
 
 def _ablation(head: Head, answer: Answer, classes: Sequence[str]) -> Ablation:
@@ -145,7 +159,7 @@ def _class_names(model: nn.Module, classes: Sequence[str] | None, count: int) ->
         if isinstance(own, list) and len(own) == count and all(isinstance(name, str) for name in own):
             return list(own)
         return [f"class {class_}" for class_ in range(count)]
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+    if not isinstance(classes, Sequence) or isinstance(classes, str) or not all(isinstance(n, str) for n in classes):
         raise UserError(f"classes {classes!r}: expected a list of {count} names")
     if len(classes) != count:
         raise UserError(f"classes: {len(classes)} names, expected {count}, one for each score of the network")

@@ -8,16 +8,19 @@ of the layer that it replaces.
 import importlib
 import inspect
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, cast, get_type_hints
 
+import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 from torchvision.models.resnet import ResNet
 
 from models.dynamic_k import DynamicKLinear
-from models.heads import HEADS, DenseHead, Head, adopt
-from models.probe import Call, NoInputFits, calls_of, fitting_noise
+from models.heads import HEADS, DenseHead, Head, adopt, fill
+from models.probe import Call, NoInputFits, calls_of, evaluating, fitting_noise
 from models.resnets import TRUNKS, DynamicKResNet, width_of
 from util.cli import Terminated, UserError, describe
 
@@ -115,7 +118,8 @@ def with_dynamic_k(model: nn.Module, topk: int, num_classes: int | None = None) 
         model: images (B, 3, H, W) -> scores (B, C); changed in place. It is run once or more, in eval mode on noise, to
             find the layer.
         topk: K, 1..number of the layer's inputs.
-        num_classes: C of the new layer; None or the layer's own number keep its weights.
+        num_classes: C of the new layer, at least 1; None or the layer's own number keep its weights, and whether these
+            are trained.
 
     Returns:
         the network; a bare `nn.Linear` is a network too, and gives the new layer.
@@ -132,21 +136,48 @@ def with_head(
     """Put a head in place of the last `nn.Linear` of a network; arguments and errors as of `with_dynamic_k`."""
     name = last_linear(model)
     linear = cast(nn.Linear, model.get_submodule(name))
+    if num_classes is not None and (not _is_whole(num_classes) or num_classes < 1):
+        raise ValueError(f"num_classes {num_classes!r}: expected a whole number from 1")
     _check_topk("the network", head, topk, linear.in_features)
-    topk = None if head is DenseHead else topk
-    if num_classes in (None, linear.out_features):
-        placed = adopt(linear, head, topk)
-    else:
-        placed = head(linear.in_features, num_classes, topk=topk).to(linear.weight.device, linear.weight.dtype)
+    placed = _head_for(linear, head, None if head is DenseHead else topk, num_classes or linear.out_features)
     if not name:
         return placed
-    model.set_submodule(name, placed)
+    _replace(model, linear, placed)
+    try:
+        found: str | None = last_linear(model)
+    except ValueError:
+        found = None
+    if found != name:
+        _replace(model, placed, linear)
+        raise ValueError(f"the network keeps its last linear layer, {name}, elsewhere too: it cannot be replaced")
     return model
 
 
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in place of another one, under all names that it has."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old:
+            model.set_submodule(name, new)
+
+
+def _head_for(linear: nn.Linear, head: Callable[..., nn.Linear], topk: int | None, num_classes: int) -> nn.Linear:
+    """A head that takes a layer's place: with its weights, if it has as many classes."""
+    if not isinstance(linear.weight, nn.Parameter) or is_parametrized(linear):
+        raise ValueError("the weight of the last linear layer is computed from others: make it a plain parameter first")
+    same = num_classes == linear.out_features
+    if same and head in (DenseHead, DynamicKLinear):
+        return adopt(linear, head, topk)
+    placed = head(linear.in_features, num_classes, topk=topk).to(linear.weight.device, linear.weight.dtype)
+    return fill(placed, linear.weight, linear.bias) if same else placed
+
+
 def _check_topk(arch: str, head: Callable[..., nn.Linear], topk: int | None, width: int) -> None:
-    if head is not DenseHead and (topk is None or not 1 <= topk <= width):
-        raise UserError(f"K = {topk}: {arch} has {width} pooled features, expected 1 <= K <= {width}")
+    if head is not DenseHead and (not _is_whole(topk) or not 1 <= cast(int, topk) <= width):
+        raise UserError(f"K = {topk!r}: {arch} has {width} pooled features, expected 1 <= K <= {width}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def last_linear(model: nn.Module) -> str:
@@ -161,22 +192,31 @@ def last_linear(model: nn.Module) -> str:
         images, _ = fitting_noise(model)
     except NoInputFits as error:
         raise ValueError(str(error)) from error
-    calls = calls_of(model, images)
-    linear = next((call for call in reversed(calls) if isinstance(call.module, nn.Linear)), None)
-    if linear is None:
+    call = next((call for call in reversed(calls_of(model, images)) if isinstance(call.module, nn.Linear)), None)
+    if call is None:
         raise ValueError("the network has no nn.Linear, in whose place a head could be put")
-    if not _same(linear, calls[-1]):
+    if not _is_final(model, call, images):
         raise ValueError(
-            f"the network changes the output of its last linear layer, {linear.name}, which a head replaces"
+            f"the network changes the output of its last linear layer, {call.name}: a head's must be final"
         )
-    return linear.name
+    return call.name
 
 
-def _same(call: Call, last: Call) -> bool:
-    """Whether a layer put out what the network did; on the meta device, which has no values, of the same shape."""
-    if call.output is None or last.output is None or call.output.shape != last.output.shape:
+def _is_final(model: nn.Module, call: Call, images: Tensor) -> bool:
+    """Whether a network returns what a layer puts out: seen by other scores in their place, as its own may be zeros."""
+    if call.output is None:
         return False
-    return last.output.is_meta or bool(call.output.equal(last.output))
+    scores = torch.randn(call.output.shape, generator=torch.Generator("cpu").manual_seed(1), device="cpu")
+    scores = scores.to(call.output.device, call.output.dtype)
+    handle = call.module.register_forward_hook(lambda *_: scores)
+    try:
+        with evaluating(model):
+            output = model(images)
+    finally:
+        handle.remove()
+    if not isinstance(output, Tensor) or output.shape != scores.shape:
+        return False
+    return output.is_meta or bool(output.equal(scores))
 
 
 # --- backbones of others ------------------------------------------------------------------------------------------

@@ -84,7 +84,9 @@ def find_feature_map(model: nn.Module) -> FeatureMap:
     # Of small images a map may have a single position, which is its own mean: then larger ones are tried.
     for side in dict.fromkeys((images.shape[-1], max(images.shape[-1], LARGER))):
         calls = calls_of(model, noise(model, side))
-        place = max(place for place, call in enumerate(calls) if call.name == head)
+        place = max((place for place, call in enumerate(calls) if call.name == head), default=None)
+        if place is None:
+            raise ValueError(f"the network does not call its head, {head}")
         before, pooled = calls[:place], calls[place].inputs
         if pooled is None or pooled.dim() != 2:
             break

@@ -83,7 +83,7 @@ class DenseHead(nn.Linear):
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor) -> "DenseHead":
         """A dense head, in eval mode, with given weight (C, N) and bias (C,)."""
-        return _filled(cls(weight.shape[1], weight.shape[0]), weight, bias)
+        return fill(cls(weight.shape[1], weight.shape[0]), weight, bias).eval()
 
 
 class StraightThroughHead(DynamicKLinear):
@@ -155,9 +155,7 @@ class StaticHead(nn.Linear):
     @classmethod
     def freeze(cls, head: Head, topk: int | None = None) -> "StaticHead":
         """A static head, in eval mode, of another head's weights and bias; K is that head's unless given."""
-        static = _filled(cls(head.in_features, head.out_features, topk=topk or head.topk), head.weight, head.bias)
-        static.choose()
-        return static
+        return fill(cls(head.in_features, head.out_features, topk=topk or head.topk), head.weight, head.bias).eval()
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (..., N) to (..., C)."""
@@ -197,7 +195,7 @@ def adopt(linear: nn.Linear, kind: Callable[..., nn.Linear] = DenseHead, topk: i
 
     Args:
         linear: the layer. If it has no bias, the head's is zero.
-        kind: of `HEADS`, or anything that is called as they are.
+        kind: `DenseHead` or `DynamicKLinear`, which have nothing beside weight and bias.
         topk: K; None where the head has none.
 
     Raises:
@@ -208,6 +206,17 @@ def adopt(linear: nn.Linear, kind: Callable[..., nn.Linear] = DenseHead, topk: i
     head.weight = linear.weight
     head.bias = nn.Parameter(torch.zeros_like(linear.weight[:, 0])) if linear.bias is None else linear.bias
     return head.train(linear.training)
+
+
+def fill(head: Any, weight: Tensor, bias: Tensor | None) -> Any:
+    """Copy a weight (C, N) and a bias (C,) into a head of any kind, which may choose by them, or have no bias."""
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        if bias is not None and head.bias.requires_grad:
+            head.bias.copy_(bias)
+    if isinstance(head, StaticHead):
+        head.choose()
+    return head
 
 
 def head_module_name(model: nn.Module) -> str:
@@ -226,13 +235,6 @@ def head_module_name(model: nn.Module) -> str:
 def head_of(model: nn.Module) -> Head:
     """The head of a network that `build_model` or `with_dynamic_k` made. Raises ValueError if it has none."""
     return cast(Head, model.get_submodule(head_module_name(model)))
-
-
-def _filled(head: Any, weight: Tensor, bias: Tensor) -> Any:
-    with torch.no_grad():
-        head.weight.copy_(weight)
-        head.bias.copy_(bias)
-    return head.eval()
 
 
 def parse_mark(mark: str) -> int:

@@ -47,8 +47,17 @@ def layer_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, 
 def layer_inputs(layer: nn.Module) -> Iterator[list[Tensor]]:
     """Within the block, each forward pass through `layer` adds its input, on the CPU, to the yielded list."""
     inputs: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0].detach().float().cpu()))
+
+    def record(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        inputs.append(first_input(given, named).detach().float().cpu())
+
+    handle = layer.register_forward_pre_hook(record, with_kwargs=True)
     try:
         yield inputs
     finally:
         handle.remove()
+
+
+def first_input(given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """A module's first argument, by place or by name; None without one."""
+    return next(iter((*given, *named.values())), None)

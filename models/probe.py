@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.hooks import first_input
+
 # Sides of the square images that are tried, pixels: the smallest that a network takes is enough, and the fastest.
 SIDES = (64, 96, 128, 192, 224, 256, 299, 336, 384, 448, 512, 518)
 
@@ -61,6 +63,8 @@ def fitting_noise(model: nn.Module, sides: tuple[int, ...] = SIDES) -> tuple[Ten
     Raises:
         NoInputFits: if there are none, or it returns no tensor (2, C).
     """
+    if hasattr(model, "_orig_mod") or isinstance(model, torch.jit.ScriptModule):
+        raise NoInputFits("it is compiled, and its layers cannot be watched: give the network as it was before")
     reason = "no size was tried"
     for side in sides:
         images = noise(model, side)
@@ -82,13 +86,20 @@ def calls_of(model: nn.Module, images: Tensor) -> list[Call]:
     calls: list[Call] = []
     handles = []
 
-    def record(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        first = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
-        calls.append(Call(name, module, first, output.clone() if isinstance(output, Tensor) else None))
+    def record(name: str, module: nn.Module, first: Any, output: Any) -> None:
+        tensors = (value.clone() if isinstance(value, Tensor) else None for value in (first, output))
+        calls.append(Call(name, module, *tensors))
 
     try:
         for name, module in model.named_modules():
-            handles.append(module.register_forward_hook(lambda module, i, o, name=name: record(name, module, i, o)))
+            handles.append(
+                module.register_forward_hook(
+                    lambda module, given, named, output, name=name: record(
+                        name, module, first_input(given, named), output
+                    ),
+                    with_kwargs=True,
+                )
+            )
         with evaluating(model):
             model(images)
     finally:

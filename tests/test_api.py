@@ -388,3 +388,29 @@ def test_an_image_is_seen_at_the_size_that_the_network_was_trained_with(tmp_path
     save_snapshot(tmp_path / "a.pth", {**about, "state_dict": model.state_dict()})
     again, _ = load_snapshot(tmp_path / "a.pth")
     assert explain(again, np.zeros((50, 60, 3), np.uint8)).subject.image.shape == (3, 96, 96)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(model="resnet18"), "model of type str: expected a network"),
+        (dict(model=Colours().bfloat16()), "its head computes in torch.bfloat16"),
+        (dict(classes=5), "classes 5: expected a list of 2 names"),
+    ],
+)
+def test_networks_and_names_of_other_types(change, message):
+    given = {"model": Colours(), "image": torch.zeros(3, 8, 8), **change}
+    with pytest.raises(UserError, match=message):
+        explain(**given)
+
+
+def test_an_image_that_the_network_does_not_take():
+    with pytest.raises(UserError, match=r"image \(1, 3, 8, 8\): the network does not take it \(RuntimeError"):
+        explain(build_model("densenet121_fc_ma", 3, 5), torch.zeros(3, 8, 8))
+
+
+def test_a_compiled_network_is_explained_by_what_was_compiled():
+    model = Colours()
+    image = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+    compiled = torch.compile(model, backend="eager")
+    assert explain(compiled, image).to_dict() == explain(model, image).to_dict()

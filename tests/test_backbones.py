@@ -15,8 +15,9 @@ from explain.images import Classifier, explain_images
 from explain.naming import Names
 from models import build_model, head_of, load_snapshot, with_dynamic_k
 from models.backbones import build_backbone, last_linear, with_head
+from models.dynamic_k import DynamicKLinear
 from models.feature_map import find_feature_map
-from models.heads import DenseHead, head_module_name
+from models.heads import ByMagnitudeHead, DenseHead, NoBiasHead, PrunedHead, StaticHead, head_module_name
 from models.hooks import layer_inputs, layer_outputs
 from models.probe import NoInputFits, fitting_noise, noise
 from models.snapshot import load_pretrained, save_snapshot
@@ -283,3 +284,118 @@ def test_the_layer_to_dissect_is_found():
         assert dissect.find_layer(torchvision.models.shufflenet_v2_x0_5()) == "conv5"
     with pytest.raises(UserError, match="FEATURE_NAMES = None: no heat maps"):
         dissect.find_layer(tiny_mapless())
+
+
+# --- networks that would be misread -------------------------------------------------------------------------------
+
+
+class Pooled(nn.Module):
+    """Colours, averaged, and a linear layer whose weights are zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(3, 4)
+        nn.init.zeros_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, x):
+        return self.after(self.fc(x.mean((2, 3))))
+
+    def after(self, scores):
+        return scores
+
+
+class Scaled(Pooled):
+    def after(self, scores):
+        return torch.tanh(scores)
+
+
+class Averaged(Pooled):
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Linear(3, 4)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x):
+        return (self.fc(x.mean((2, 3))) + self.second(x.mean((2, 3)))) / 2
+
+
+@pytest.mark.parametrize("network", [Scaled, Averaged])
+def test_zeros_do_not_hide_what_follows_the_last_layer(network):
+    with pytest.raises(ValueError, match="changes the output of its last linear layer"):
+        with_dynamic_k(network(), 2)
+
+
+def test_a_layer_of_two_names_is_replaced_under_both():
+    class Aliased(Pooled):
+        def __init__(self):
+            super().__init__()
+            self.out = self.fc
+
+        def forward(self, x):
+            return self.out(x.mean((2, 3)))
+
+    model = with_dynamic_k(Aliased(), 2)
+    assert type(model.out) is DynamicKLinear and model.out is model.fc
+
+
+def test_a_layer_that_is_kept_elsewhere_is_refused():
+    class Hidden(Pooled):
+        def __init__(self):
+            super().__init__()
+            self.kept = [self.fc]  # not a module of the network
+
+        def forward(self, x):
+            return self.kept[0](x.mean((2, 3)))
+
+    model = Hidden()
+    with pytest.raises(ValueError, match="elsewhere too"):
+        with_dynamic_k(model, 2)
+    assert type(model.fc) is nn.Linear
+
+
+def test_an_argument_that_is_named():
+    class Named(Pooled):
+        def forward(self, x):
+            return self.fc(input=x.mean((2, 3)))
+
+    assert find_feature_map(with_dynamic_k(Named(), 2)).layer is None
+
+
+@pytest.mark.parametrize("kind", [StaticHead, PrunedHead, NoBiasHead, ByMagnitudeHead])
+def test_every_head_takes_a_layers_weights(kind):
+    model = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
+    weight, bias = model.fc.weight.detach().clone(), model.fc.bias.detach().clone()
+    head = head_of(with_head(model, kind, 3))
+    assert torch.equal(head.weight, weight)
+    assert torch.equal(head.bias, torch.zeros(4) if kind is NoBiasHead else bias)
+    if kind in (StaticHead, PrunedHead):
+        assert head.mask.sum(1).tolist() == [3] * 4
+    assert model(noise(model, 64)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(topk="5"), "K = '5'"),
+        (dict(topk=True), "K = True"),
+        (dict(num_classes=0), "num_classes 0: expected a whole number from 1"),
+        (dict(num_classes=-1), "num_classes -1: expected a whole number from 1"),
+    ],
+)
+def test_numbers_that_no_head_can_have(change, message):
+    with pytest.raises(ValueError, match=message):
+        with_dynamic_k(Pooled(), **{"topk": 2, **change})
+
+
+def test_weights_that_are_computed_are_refused():
+    model = Pooled()
+    nn.utils.parametrizations.weight_norm(model.fc)
+    with pytest.raises(ValueError, match="make it a plain parameter first"):
+        with_dynamic_k(model, 2)
+
+
+def test_a_compiled_network_is_named_as_such():
+    with pytest.raises(ValueError, match="it is compiled"):
+        with_dynamic_k(torch.compile(Pooled(), backend="eager"), 2)
