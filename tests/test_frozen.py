@@ -7,14 +7,17 @@ import shutil
 import signal
 import threading
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import run_train
+from PIL import Image
 from test_training import equal_numbers, equal_weights
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
+import settings
 from loader.batches import LoaderOptions, epoch_order
 from loader.datasets import find_dataset
 from loader.images import val_transform
@@ -22,7 +25,7 @@ from models import build_model, load_snapshot, snapshot
 from models.backbones import TRUNKS
 from models.cut import cut_at
 from models.slim import is_slim
-from training import frozen
+from training import frozen, identity, loop
 from training.frozen import choose_dtype, flips
 from training.runs import open_log
 from util import distributed
@@ -169,6 +172,8 @@ DAMAGED = {
     "no outputs": (lambda folder: (folder / "features.bin").unlink(), "no such file"),
     "other weights": (rerecord(frozen_weights="0" * 64), "another one's"),
     "odd sums": (rerecord(crc=["x"]), "damaged"),
+    "odd outputs for noise": (rerecord(probe=["x"] * 256), "answers otherwise"),
+    "no outputs for noise": (rerecord(probe=None), "answers otherwise"),
     "odd type": (rerecord(dtype="float64"), "damaged"),
     "another type of as many bytes": (rerecord(dtype="bfloat16"), "changed"),
     "not JSON": (lambda folder: (folder / "features.made_of.json").write_text("{"), "damaged"),
@@ -191,9 +196,12 @@ def test_a_damaged_cache_is_not_used_but_computed_again(finished, tmp_path, capl
 def job_of(folder):
     """A job and its key as the record of a cache tells them, for tests that compute nothing."""
     record = json.loads((folder / "features.made_of.json").read_text())
-    key = {name: value for name, value in record.items() if name not in ("crc", "dtype")}
+    key = {name: value for name, value in record.items() if name not in ("crc", "dtype", "probe")}
     options = LoaderOptions(4, 0, torch.device("cpu"))
-    return frozen.Job(None, [], [], options, None, tuple(record["shape"]), record["train"], record["val"]), key
+    job = frozen.Job(
+        None, [], [], options, None, tuple(record["shape"]), record["train"], record["val"], record["probe"]
+    )
+    return job, key
 
 
 def test_a_whole_cache_is_used_and_a_damaged_one_replaced(finished, tree, start, tmp_path, capsys, monkeypatch):
@@ -208,15 +216,74 @@ def test_a_whole_cache_is_used_and_a_damaged_one_replaced(finished, tree, start,
     assert again["loss"] == metrics["loss"] == finished[1]["loss"]
 
 
-def test_other_weights_layers_sizes_and_images_have_caches_of_their_own(finished, tmp_path):
-    job, key = job_of(cache_of(finished[0]))
-    folder = frozen.folder_of(key, finished[0])
-    assert folder == cache_of(finished[0])
-    for name, value in key.items():
-        other = {**key, name: f"{value}!"}
-        assert frozen.folder_of(other, finished[0]) != folder
-        assert "another one's" in frozen._fault_of(folder, other, job)
-    assert frozen._fault_of(tmp_path / "nothing", key, job) == ""
+@pytest.fixture
+def cache_again(monkeypatch):
+    """A function that runs train.py as far as the cache, and returns the names of all caches that are there then."""
+    monkeypatch.setattr(loop, "train_epochs", lambda *_: {})
+
+    def names(root, tree, start, *flags, **options):
+        train_frozen(root, tree, start, *flags, **options)
+        return {folder.name for folder in (root / "result" / "frozen").iterdir()}
+
+    return names
+
+
+def other_weights(tmp_path, start):
+    state = torch.load(start)
+    state["layer2.0.bn1.running_mean"] += 1
+    torch.save(state, tmp_path / "other.pth")
+    return tmp_path / "other.pth"
+
+
+@pytest.mark.parametrize("other", ["weights", "layer", "size", "MEAN", "STD"])
+def test_other_weights_layers_sizes_and_transforms_have_caches_of_their_own(
+    finished, tree, start, tmp_path, cache_again, monkeypatch, other
+):
+    root = copied(finished[0], tmp_path)
+    own = {cache_of(root).name}
+    options = {"layer": ["layer2", []], "size": [LAYER, ["--size", 48]]}
+    layer, flags = options.get(other, [LAYER, []])
+    if other in ("MEAN", "STD"):
+        monkeypatch.setattr(settings, other, (0.5, 0.5, 0.5))
+    weights = other_weights(tmp_path, start) if other == "weights" else start
+    assert len(cache_again(root, tree, weights, *flags, layer=layer) - own) == 1
+
+
+def test_other_images_of_equal_size_have_a_cache_of_their_own(tree, start, tmp_path, cache_again, monkeypatch):
+    """Also where the run's own record, which reads some images only, stays as it was."""
+    monkeypatch.setattr(identity, "READ", 1)
+    images = tmp_path / "data" / "tiny_places"
+    shutil.copytree(tree, images)
+    own = cache_again(tmp_path, images, start)
+    *_, file = sorted((images / "train").glob("*/*.jpg"))
+    content = file.read_bytes()
+    file.write_bytes(content[:15] + b"\2" + content[16:])
+    assert len(cache_again(tmp_path, images, start) - own) == 1
+
+
+def test_images_without_files_are_told_by_their_pixels():
+    class Pixels(list):
+        def image(self, index):
+            return Image.new("L", (2, 2), self[index])
+
+        def file(self, index):
+            return f"no-such-file#{index}"
+
+    first = identity.stamp_of_images(Pixels([1, 2, 3]), Path())
+    assert first == identity.stamp_of_images(Pixels([1, 2, 3]), Path())
+    assert first != identity.stamp_of_images(Pixels([1, 2, 4]), Path())
+
+
+def test_other_code_with_equal_weights_has_the_cache_computed_again(
+    finished, tree, start, tmp_path, cache_again, capsys, monkeypatch
+):
+    root = copied(finished[0], tmp_path)
+    content = (cache_of(root) / "features.bin").read_bytes()
+    forward = BasicBlock.forward
+    monkeypatch.setattr(BasicBlock, "forward", lambda self, x: F.gelu(forward(self, x)))
+    assert cache_again(root, tree, start) == {cache_of(root).name}
+    assert "the network has the same weights, but answers otherwise than when it" in capsys.readouterr().out
+    assert (cache_of(root) / "features.bin").read_bytes() != content
 
 
 def test_a_second_run_waits_for_the_first(tmp_path, capsys):

@@ -1,8 +1,9 @@
 """Training behind a frozen trunk: its outputs, computed once and kept in a memory-mapped file, and batches of them.
 
 A cache is a folder of two files: `features.bin`, a row for each image, and `features.made_of.json`, which is written
-last and says what it was made of: the frozen weights, the layer, the images and how they were transformed. While it is
-computed the two are named `partial`, and an interrupted computation goes on where it stopped.
+last and says what it was made of: the frozen weights, the layer, the images and how they were transformed. It also has
+some of the outputs for noise: code is not recorded, but if the network answers otherwise now the cache is not used.
+While it is computed the two are named `partial`, and an interrupted computation goes on where it stopped.
 """
 
 import json
@@ -27,8 +28,9 @@ from loader.images import val_transform
 from loader.splits import Images
 from models.backbones import DKA_SUFFIX
 from models.cut import Cut
+from models.probe import noise
 from training.epoch import Batches
-from training.identity import fingerprint_of_images
+from training.identity import stamp_of_images
 from training.runs import Run, log
 from util import distributed
 from util.cli import UserError
@@ -37,11 +39,15 @@ from util.files import display_path, lock_folder, regular_file, writing
 from util.made_of import MadeOf, companion, differences, fingerprint, read_companion, write_companion
 from util.progress import progress
 
-FORMAT = 2  # of the files; raise it when their content changes
+FORMAT = 3  # of the files; raise it when their content changes
 FOLDER = "frozen"  # below result/
 BATCH = 64  # images that run through the trunk together
 BLOCK = 512  # images after which progress is recorded
 MOST_SMALL = 0.01  # share of the values other than zero that may be below float16's normal numbers
+PROBED = 256  # outputs for noise that a record has, evenly spaced
+# Largest difference between these, as a share of the largest. They are computed without autocast: machines differ by
+# the order of their sums and by TensorFloat-32, whose 11 bits come to less; another activation comes to more.
+MOST_DRIFT = 0.01
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -63,6 +69,7 @@ class Job:
         shape: of one output.
         train: how many of the training images, from the first.
         val: how many of the validation images.
+        probe: some outputs for noise, which tell the trunk's code.
     """
 
     cut: Cut
@@ -73,6 +80,7 @@ class Job:
     shape: tuple[int, ...]
     train: int
     val: int
+    probe: list[float]
 
     @property
     def rows(self) -> int:
@@ -114,13 +122,14 @@ def make_job(cut: Cut, sets: tuple[Images, Images], options: LoaderOptions, amp:
     """The work of a run: `sets` are its training and validation images, which get the validation transform."""
     train_set, val_set = sets
     train_set.transform = val_set.transform = val_transform(run.source.spec)
-    size = run.source.spec.size
-    (shape,) = {tuple(values.shape[1:]) for values in _outputs(cut, torch.zeros(1, 3, size, size), options, amp)}
-    return Job(cut, train_set, val_set, options, amp, shape, len(train_set), len(val_set))
+    values, _ = _outputs(cut, noise(cut.model, run.source.spec.size), options, None)
+    spaced = torch.linspace(0, values.numel() - 1, min(PROBED, values.numel())).long()
+    probe = [float(f"{value:.6g}") for value in values.nan_to_num().flatten()[spaced].tolist()]
+    return Job(cut, train_set, val_set, options, amp, tuple(values.shape[1:]), len(train_set), len(val_set), probe)
 
 
 def key_of(job: Job, run: Run) -> MadeOf:
-    """All that the outputs depend on, but for the rounding of machines."""
+    """All that the outputs depend on, but for the rounding of machines, and for code, which `Job.probe` tells."""
     made_of, source = run.plan.made_of, run.source
     return {
         "format": FORMAT,
@@ -129,10 +138,12 @@ def key_of(job: Job, run: Run) -> MadeOf:
         "layer": job.cut.layer,
         "train": job.train,
         "val": job.val,
-        "train_files": made_of["image_files"],
-        "val_files": fingerprint_of_images(job.val_set, source.folder),
+        "train_files": stamp_of_images(job.train_set, source.folder),
+        "val_files": stamp_of_images(job.val_set, source.folder),
         "size": source.spec.size,
         "resize": source.spec.resize,
+        "mean": list(settings.MEAN),
+        "std": list(settings.STD),
         "flipped": True,
         "amp": str(job.amp),
         "shape": list(job.shape),
@@ -274,6 +285,8 @@ def _fault_of(folder: Path, key: MadeOf, job: Job) -> str | None:
     made_of = _record_of(folder / "features.bin", key, job)
     if made_of is None:
         return "its record is missing, damaged or another one's"
+    if not _answers_alike(made_of, job):
+        return "the network has the same weights, but answers otherwise than when it was written"
     try:
         size = regular_file(folder / "features.bin", "").stat().st_size
         if size != job.rows * job.row_bytes:
@@ -296,6 +309,15 @@ def _record_of(path: Path, key: MadeOf, job: Job) -> MadeOf | None:
     sums = made_of.get("crc")
     whole = isinstance(sums, list) and all(type(value) is int for value in sums) and len(sums) <= len(job.blocks())
     return made_of if whole else None
+
+
+def _answers_alike(made_of: MadeOf, job: Job) -> bool:
+    """Whether the trunk that a record tells of had, for noise, the outputs that the job's has."""
+    probe = made_of.get("probe")
+    if not isinstance(probe, list) or len(probe) != len(job.probe) or any(type(value) is not float for value in probe):
+        return False
+    found, now = np.array(probe), np.array(job.probe)
+    return bool((np.abs(found - now) <= MOST_DRIFT * np.abs(now).max(initial=0)).all())
 
 
 def _sound_blocks(path: Path, made_of: MadeOf, job: Job) -> int:
@@ -323,14 +345,15 @@ def _compute(job: Job, key: MadeOf, folder: Path) -> None:
         for path in (companion(whole), whole):  # that cannot be used; another run that has it open keeps it
             path.unlink(missing_ok=True)
     made_of = _record_of(partial, key, job)
-    usable = made_of is not None and partial.is_file() and not partial.is_symlink()
+    usable = made_of is not None and _answers_alike(made_of, job) and partial.is_file() and not partial.is_symlink()
     done = _sound_blocks(partial, made_of, job) if made_of and usable else 0
+    own = {**key, "probe": job.probe}
     dtype = DTYPES[made_of["dtype"]] if made_of and done else None
     try:
-        made_of = _fill(job, partial, {**key, "crc": made_of["crc"][:done] if made_of else []}, dtype)
+        made_of = _fill(job, partial, {**own, "crc": made_of["crc"][:done] if made_of else []}, dtype)
     except _TooLarge:
         log.warning("an output of %s exceeds float16: computing all of them again for bfloat16", job.cut.layer)
-        made_of = _fill(job, partial, {**key, "crc": []}, torch.bfloat16)
+        made_of = _fill(job, partial, {**own, "crc": []}, torch.bfloat16)
     with writing(whole):
         os.replace(partial, whole)
     write_companion(whole, made_of)

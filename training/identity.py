@@ -104,6 +104,40 @@ def fingerprint_of_images(images: Images, folder: Path) -> str:
     return str(distributed.all_gather(own)[0])
 
 
+def stamp_of_images(images: Images, folder: Path) -> str:
+    """A fingerprint of all images as they are now: of names, sizes and times of change, for a cache of what they make.
+
+    Unlike `fingerprint_of_images` it notices any image that is written anew, and is lost by copying a folder.
+
+    Args:
+        images: of one split; of those without a file of their own the pixels enter.
+        folder: of the data set; names are relative to it.
+    """
+    own = _stamp_of_images(images, folder) if distributed.is_main_process() else ""
+    return str(distributed.all_gather(own)[0])
+
+
+def _stamp_of_images(images: Images, folder: Path) -> str:
+    files = [images.file(index) for index in range(len(images))]
+    digest = hashlib.sha256()
+    for index, (file, name) in enumerate(zip(files, _relative(files, folder), strict=True)):
+        try:
+            found = os.stat(file)
+            state = f"{found.st_size} {found.st_mtime_ns}"
+        except (OSError, ValueError):  # not every layout has a file for each image
+            state = hashlib.sha256(_pixels(images, index)).hexdigest()
+        digest.update(f"{name}\0{state}\0".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _pixels(images: Images, index: int) -> bytes:
+    """Of one image; nothing if it is unreadable: what reads it next says so."""
+    try:
+        return images.image(index).tobytes()
+    except (OSError, UserError):
+        return b""
+
+
 def _fingerprint_of_images(images: Images, folder: Path) -> str:
     targets = images.targets.tolist() if hasattr(images.targets, "tolist") else list(images.targets)
     names = _relative([images.file(index) for index in range(len(images))], folder)
