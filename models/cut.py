@@ -5,24 +5,22 @@ network is checked, not assumed.
 """
 
 import copy
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.fingerprint import COUNTER, state_fingerprint
 from models.heads import head_of
+from models.probe import evaluating, noise
 from util.cli import UserError
 
 TRUNK = "trunk"  # everything but the head, as a name for where to cut
 TOLERANCE = 1e-4  # largest difference between the network and its two parts, as a share of the largest value
-_COUNTER = "num_batches_tracked"  # BatchNorm's: without effect on any output
-_PROBE_IMAGES = 2
 
 
 @dataclass(frozen=True)
@@ -57,20 +55,16 @@ class Cut:
 
     def fingerprint(self) -> str:
         """SHA-256 of the frozen weights and buffers."""
-        return state_fingerprint(self.model.state_dict(), self.frozen)
+        return frozen_fingerprint(self.model.state_dict(), self.frozen)
 
 
-def state_fingerprint(state: Mapping[str, Tensor], names: Iterable[str]) -> str:
-    """SHA-256 of the names, types, shapes and values of some entries of a state dict, in its order.
+def frozen_fingerprint(state: Mapping[str, Tensor], names: Iterable[str]) -> str:
+    """SHA-256 of some entries of a state dict, in its order.
 
     BatchNorm's batch counters are left out: old files have none, and they change no output.
     """
-    chosen, digest = set(names), hashlib.sha256()
-    for name, tensor in state.items():
-        if name in chosen and not name.endswith(_COUNTER):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
-    return digest.hexdigest()
+    chosen = {name for name in names if not name.endswith(COUNTER)}
+    return state_fingerprint({name: tensor for name, tensor in state.items() if name in chosen})
 
 
 def cut_at(model: nn.Module, layer: str, size: int = 64) -> Cut:
@@ -88,15 +82,11 @@ def cut_at(model: nn.Module, layer: str, size: int = 64) -> Cut:
     """
     head = cast(nn.Module, head_of(model))
     module = _module(model, layer, head)
-    training = model.training
-    model.eval()
-    try:
-        images = _probe(model, size)
+    images = noise(model, size).to(memory_format=torch.channels_last)
+    with evaluating(model):
         seen = _watch(model, layer, module, images)
         rest = head if layer == TRUNK else _without(model, seen)
         used = _check(layer, rest, seen)
-    finally:
-        model.train(training)
     kept = {id(tensor) for tensor in [*used, *rest.buffers()]}
     state = model.state_dict(keep_vars=True)
     names = {within: [name for name in state if (id(state[name]) in kept) is within] for within in (False, True)}
@@ -114,12 +104,6 @@ def _module(model: nn.Module, layer: str, head: nn.Module) -> nn.Module:
     if any(part is head for part in named[layer].modules()):
         raise UserError(f"--freeze {layer}: the head is in it; name a layer in front, or {TRUNK} for all of them")
     return named[layer]
-
-
-def _probe(model: nn.Module, size: int) -> Tensor:
-    device = next(model.parameters()).device
-    noise = torch.randn(_PROBE_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
-    return noise.to(device, memory_format=torch.channels_last)
 
 
 # --- the frozen part ----------------------------------------------------------------------------------------------
@@ -311,7 +295,8 @@ def _check(layer: str, rest: nn.Module, seen: _Seen) -> list[Tensor]:
     wanted = [value for value in rest.parameters() if value.requires_grad]
     if not wanted or not logits.requires_grad:
         raise UserError(f"--freeze {layer}: nothing behind it can be trained")
-    gradients = torch.autograd.grad(logits.sum(), wanted, allow_unused=True)
+    with torch.enable_grad():
+        gradients = torch.autograd.grad(logits.sum(), wanted, allow_unused=True)
     unused = {id(value) for value, gradient in zip(wanted, gradients, strict=True) if gradient is None}
     return [value for value in rest.parameters() if id(value) not in unused]
 

@@ -4,7 +4,7 @@ import os
 import reprlib
 from typing import Any
 
-from models.cut import Cut, state_fingerprint
+from models.cut import Cut, frozen_fingerprint
 from util.cli import UserError
 
 KEY = "frozen"  # of a checkpoint: the reference to what it lacks
@@ -23,7 +23,7 @@ def slim(checkpoint: dict[str, Any], cut: Cut, file: tuple[str, str] | None = No
     reference = {
         "arch": checkpoint["arch"],
         "layer": cut.layer,
-        "weights": state_fingerprint(state, cut.frozen),
+        "weights": frozen_fingerprint(state, cut.frozen),
         "file": name,
         "file_sha256": digest,
     }
@@ -53,7 +53,7 @@ def fill(checkpoint: dict[str, Any], model: Any, path: str | os.PathLike) -> dic
     if not isinstance(reference, dict) or not isinstance(reference.get("weights"), str):
         raise UserError(f"snapshot {path}: {KEY} {reprlib.repr(reference)}, expected the SHA-256 of frozen weights")
     missing = [key for key in own if key not in state]
-    found = state_fingerprint(own, missing)
+    found = frozen_fingerprint(own, missing)
     if found != reference["weights"]:
         raise UserError(
             f"snapshot {path} has only what was trained: the weights up to {_text(reference, 'layer')} of "

@@ -1,6 +1,5 @@
 """Snapshots: reading and writing our own files, and reading those of the paper's authors, torchvision and timm."""
 
-import hashlib
 import os
 import pickle
 import re
@@ -10,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -28,6 +26,7 @@ from models.backbones import (
     own_head,
     with_head,
 )
+from models.fingerprint import COUNTER, state_fingerprint
 from models.heads import HEADS, head_module_name, head_of
 from models.probe import fitting_noise
 from models.resnets import TRUNKS
@@ -40,8 +39,6 @@ from util.text import shown
 _WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
 _HEAD_PARTS = ("weight", "bias", "mask")
 _HEAD_KEYS = frozenset(f"{name}.{part}" for name in ("fc", "rfc") for part in _HEAD_PARTS)  # of the ResNets
-# BatchNorm's batch counters: absent from files older than PyTorch 0.4.1, and without effect on any output.
-_COUNTER = "num_batches_tracked"
 # No trained network comes near it, and the squares of larger values overflow float32.
 LARGEST = 1e18
 MOST_NAMED = 20  # keys that a message names
@@ -159,7 +156,7 @@ def guess_arch(state: dict[str, Tensor]) -> str | None:
     """Name the architecture whose tensors `state` holds: one of the ResNets; None for others."""
 
     def trunk_shapes(tensors: dict[str, Tensor]) -> dict[str, torch.Size]:
-        trunk = (key for key in tensors if key not in _HEAD_KEYS and not key.endswith(_COUNTER))
+        trunk = (key for key in tensors if key not in _HEAD_KEYS and not key.endswith(COUNTER))
         return {key: tensors[key].shape for key in trunk}
 
     for trunk in TRUNKS:
@@ -182,7 +179,7 @@ def load_state(
     """
     own = model.state_dict()
     faults = {
-        "missing": [key for key in own if key not in state and key not in optional and not key.endswith(_COUNTER)],
+        "missing": [key for key in own if key not in state and key not in optional and not key.endswith(COUNTER)],
         "unexpected": [key[:80] for key in state if key not in own],
         "of another shape": [
             f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
@@ -310,7 +307,7 @@ def _check_size(name: str, state: dict[str, Tensor], path: str | os.PathLike) ->
         return
     own = model.state_dict()
     differing = {key.rsplit(".", 1)[0] for key in own if key in state and state[key].shape != own[key].shape}
-    missing = [key for key in own if key not in state and not key.endswith(_COUNTER)]
+    missing = [key for key in own if key not in state and not key.endswith(COUNTER)]
     if len(differing) > 1 or missing:  # the head may have another number of classes
         load_state(model, state, path)
 
@@ -425,11 +422,7 @@ def load_pretrained(model: nn.Module, path: str | os.PathLike) -> list[str]:
 
 def weights_fingerprint(model: nn.Module) -> str:
     """SHA-256 of the names, types, shapes and values of all weights and buffers."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
-    return digest.hexdigest()
+    return state_fingerprint(model.state_dict())
 
 
 def save_snapshot(path: str | os.PathLike, checkpoint: dict[str, Any]) -> None:

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 
 from models import build_model, cut
-from models.cut import TRUNK, cut_at
+from models.cut import TRUNK, cut_at, frozen_fingerprint
 from models.dynamic_k import DynamicKLinear
+from models.snapshot import weights_fingerprint
 from util.cli import UserError
 
 
@@ -117,6 +118,30 @@ def test_cuts_that_cannot_be(model, layer, message):
     with pytest.raises(UserError, match=message) as error:
         cut_at(model, layer, 8)
     assert "\n" not in str(error.value)
+
+
+def test_the_network_is_left_as_it_was():
+    model = Net().train()
+    model.norm.eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    cut_at(model, "body", 8)
+    assert torch.equal(random, torch.get_rng_state())
+    assert model.training and model.body[1].training and not model.norm.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_fingerprints_stay_what_files_hold():
+    with torch.no_grad():
+        model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+        model[0].weight.fill_(2)
+        model[0].bias.fill_(3)
+    assert weights_fingerprint(model) == "101433f3bedd1fbe152d8e66f13d561d0bc7c53bf2ca063cce07254c59156e7b"
+    without = [name for name in model.state_dict() if not name.startswith("0.")]
+    assert (
+        frozen_fingerprint(model.state_dict(), without)
+        == "fded6d105b8ad300304ff92b0e37805119252a03cb70979935080fc6c152b771"
+    )
 
 
 def test_images_that_the_network_cannot_take():
