@@ -78,7 +78,8 @@ def cut_at(model: nn.Module, layer: str, size: int = 64) -> Cut:
 
     Raises:
         UserError: for a layer that does not exist, does not run exactly once, is or contains the head or has no tensor
-            as its output; and if what follows needs more than its output: a skip connection leads across the cut.
+            as its output; and if what follows needs more than its output: a skip connection leads across the cut,
+            weights are used on both sides of it, or dropout in front of it that is no module would move behind it.
     """
     head = cast(nn.Module, head_of(model))
     module = _module(model, layer, head)
@@ -87,6 +88,9 @@ def cut_at(model: nn.Module, layer: str, size: int = 64) -> Cut:
         seen = _watch(model, layer, module, images)
         rest = head if layer == TRUNK else _without(model, seen)
         used = _check(layer, rest, seen)
+        _check_gradients(model, layer, used, images)
+        if layer != TRUNK:  # a head alone has nothing around it
+            _check_in_training(model, layer, rest, images, seen.finished)
     kept = {id(tensor) for tensor in [*used, *rest.buffers()]}
     state = model.state_dict(keep_vars=True)
     names = {within: [name for name in state if (id(state[name]) in kept) is within] for within in (False, True)}
@@ -161,14 +165,17 @@ class _Seen:
 
 
 @torch.no_grad()
-def _watch(model: nn.Module, layer: str, module: nn.Module, images: Tensor) -> _Seen:
-    """Run the network, and note what had run when the cut was reached. Raises UserError as `cut_at`."""
+def _watch(
+    model: nn.Module, layer: str, module: nn.Module, images: Tensor, reached: Callable[[], None] = lambda: None
+) -> _Seen:
+    """Run the network, call `reached` at the cut, and note what had run by then. Raises UserError as `cut_at`."""
     seen, behind = _Seen(), layer != TRUNK
 
     def begun(this: nn.Module, given: tuple[Any, ...]) -> None:
         if not behind and this is module and seen.output is None:
             seen.output = _copied(given[0])
             seen.finished = Counter(seen.total)
+            reached()
         if seen.output is not None:
             _add_input(seen.after, this, given)
 
@@ -177,6 +184,7 @@ def _watch(model: nn.Module, layer: str, module: nn.Module, images: Tensor) -> _
         if behind and this is module and seen.output is None:
             seen.output = _copied(output)
             seen.finished = Counter(seen.total)
+            reached()
 
     with _hooked(set(model.modules()), begun, ended):
         try:
@@ -276,22 +284,11 @@ def _check(layer: str, rest: nn.Module, seen: _Seen) -> list[Tensor]:
     Raises:
         UserError: if it does anything else.
     """
-    needs_more = f"--freeze {layer}: what follows it needs more than its output: choose a later layer"
-    again: Inputs = []
     for module in rest.modules():
         if isinstance(module, PassThrough) and module.again is not None and module.again.state_dict():
             raise UserError(f"--freeze {layer}: the network uses a module with weights before it and after it")
-    with torch.enable_grad(), _hooked(set(rest.modules()), lambda *of: _add_input(again, *of), lambda *_: None):
-        try:
-            logits = rest(seen.output.clone())
-        except Exception as error:  # of operations that get another shape than in the network
-            raise UserError(needs_more) from error
-    found = [(module, value) for module, value in again if not isinstance(module, PassThrough)]
-    same_modules = [module for module, _ in found] == [module for module, _ in seen.after]
-    if not same_modules or not _close(logits, seen.logits):
-        raise UserError(needs_more)
-    if not all(_close(value, before) for (_, value), (_, before) in zip(found, seen.after, strict=True)):
-        raise UserError(needs_more)
+    with torch.enable_grad():
+        logits = _compare(layer, rest, seen)
     wanted = [value for value in rest.parameters() if value.requires_grad]
     if not wanted or not logits.requires_grad:
         raise UserError(f"--freeze {layer}: nothing behind it can be trained")
@@ -301,8 +298,114 @@ def _check(layer: str, rest: nn.Module, seen: _Seen) -> list[Tensor]:
     return [value for value in rest.parameters() if id(value) not in unused]
 
 
-def _close(found: Any, expected: Tensor) -> bool:
-    if not isinstance(found, Tensor) or found.shape != expected.shape:
+def _compare(layer: str, rest: nn.Module, seen: _Seen) -> Tensor:
+    """Run the rest on the cut's output: its logits. Raises UserError unless it does what was seen behind the cut."""
+    again: Inputs = []
+    with _hooked(set(rest.modules()), lambda *of: _add_input(again, *of), lambda *_: None):
+        try:
+            logits = rest(seen.output.clone())
+        except Exception as error:  # of operations that get another shape than in the network
+            raise _needs_more(layer) from error
+    found = [(module, value) for module, value in again if not isinstance(module, PassThrough)]
+    same_modules = [module for module, _ in found] == [module for module, _ in seen.after]
+    if not same_modules or not _close(logits, seen.logits):
+        raise _needs_more(layer)
+    if not all(_close(value, before) for (_, value), (_, before) in zip(found, seen.after, strict=True)):
+        raise _needs_more(layer)
+    return logits
+
+
+def _needs_more(layer: str) -> UserError:
+    return UserError(f"--freeze {layer}: what follows it needs more than its output: choose a later layer")
+
+
+@torch.enable_grad()
+def _check_gradients(model: nn.Module, layer: str, used: list[Tensor], images: Tensor) -> None:
+    """Whether the network uses the weights of the rest behind the cut only, and no others there.
+
+    Raises:
+        UserError: if not: training them would change the frozen part, or what is in front of it counts as behind it.
+    """
+    outputs: list[Tensor] = []
+
+    def cut_off(output: Tensor) -> Tensor:
+        outputs.append(output)
+        return output.detach().clone()
+
+    if layer == TRUNK:
+        head = cast(nn.Module, head_of(model))
+        handle = head.register_forward_pre_hook(lambda _, given: (cut_off(given[0]), *given[1:]))
+    else:
+        handle = model.get_submodule(layer).register_forward_hook(lambda _module, _given, output: cut_off(output))
+    try:
+        logits = model(images)
+    finally:
+        handle.remove()
+    weights = {id(value) for value in used if value.requires_grad}
+    if _weights_of(model, logits) != weights:
+        raise _needs_more(layer)
+    if _weights_of(model, outputs[0]) & weights:
+        raise UserError(f"--freeze {layer}: the network uses weights before it and after it")
+
+
+def _weights_of(model: nn.Module, output: Tensor) -> set[int]:
+    """The identities of the parameters that an output depends on."""
+    wanted = [value for value in model.parameters() if value.requires_grad]
+    if not wanted or not output.requires_grad:
+        return set()
+    gradients = torch.autograd.grad(output.sum(), wanted, allow_unused=True)
+    return {id(value) for value, gradient in zip(wanted, gradients, strict=True) if gradient is not None}
+
+
+def _check_in_training(
+    model: nn.Module, layer: str, rest: nn.Module, images: Tensor, finished: Counter[nn.Module]
+) -> None:
+    """Whether the rest does what the network did behind the cut also in training, the frozen part in eval mode.
+
+    Args:
+        model: the network, whose modes are changed; its running statistics stay as they are.
+        layer: the cut.
+        rest: what follows it.
+        images: on which to run.
+        finished: the modules that ran in front of the cut.
+
+    Raises:
+        UserError: if it does anything else: dropout that is no module of its own is nothing in eval mode.
+    """
+
+    def begin() -> None:
+        rest.train()  # also the modules that have run in front already
+        torch.manual_seed(0)
+
+    model.train()
+    for module in finished:
+        module.eval()
+    devices = [images.device] if images.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad():
+            with _buffers_kept(model):
+                seen = _watch(model, layer, model.get_submodule(layer), images, begin)
+            with _buffers_kept(model):
+                begin()
+                _compare(layer, rest, seen)
+    finally:
+        rest.eval()
+
+
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    """After the block the network's buffers have the values from before it."""
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
+
+
+def _close(found: Any, expected: Any) -> bool:
+    if not isinstance(found, Tensor) or not isinstance(expected, Tensor) or found.shape != expected.shape:
         return False
     scale = float(expected.abs().max()) if expected.numel() else 0.0
     return bool((found.detach().float() - expected.float()).abs().le(TOLERANCE * scale).all())

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from models import build_model, cut
 from models.cut import TRUNK, cut_at, frozen_fingerprint
@@ -42,6 +43,28 @@ class Odd(Net):
         if self.way == "module twice":
             return self.fc(self.last(self.branch(self.body(self.branch(y)))).mean((2, 3)))
         return self.fc(self.last(self.body(y)).mean((2, 3)) * x.mean((1, 2, 3))[:, None])
+
+
+class Sly(nn.Module):
+    """One whose parts agree in eval mode, though training the rest is not training the network."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.a, self.b, self.c = way, *(nn.Conv2d(3, 3, 1) for _ in "abc")
+        self.scale, self.fc = nn.Parameter(torch.ones(1)), DynamicKLinear(3, 5, topk=2)
+        if way == "tied":
+            self.c.weight = self.b.weight
+
+    def forward(self, x):
+        if self.way == "scale":
+            x = x * self.scale
+        x = self.a(x)
+        if self.way == "dropout":
+            x = F.dropout(x, 0.5, self.training)
+        x = self.b(x)
+        if self.way == "dropout behind":
+            x = F.dropout(x, 0.5, self.training)
+        return self.fc(self.c(x).mean((2, 3)))
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +131,9 @@ def test_a_cut_inside_a_resnet():
         (Odd("input"), "body", "what follows it needs more than its output"),
         (Odd("module twice"), "body", "the network uses a module with weights before it and after it"),
         (Odd("module twice"), "branch", "it runs 2 times in one forward pass"),
+        (Sly("tied"), "b", "the network uses weights before it and after it"),
+        (Sly("scale"), "a", "what follows it needs more than its output"),
+        (Sly("dropout"), "b", "what follows it needs more than its output"),
         (Net(), "unused", "it runs 0 times in one forward pass"),
         (Net(), "nothing", "expected trunk, or a layer of the network or within one of stem, act, body"),
         (Net(), "fc", "the head is in it"),
@@ -118,6 +144,12 @@ def test_cuts_that_cannot_be(model, layer, message):
     with pytest.raises(UserError, match=message) as error:
         cut_at(model, layer, 8)
     assert "\n" not in str(error.value)
+
+
+def test_dropout_behind_the_cut_belongs_to_the_rest():
+    model = Sly("dropout behind")
+    assert "c.weight" in cut_at(model, "b", 8).trained
+    assert "c.weight" not in cut_at(Sly("tied"), "c", 8).trained
 
 
 def test_the_network_is_left_as_it_was():
