@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import torch
 from conftest import run_train
 from PIL import Image
 from test_training import equal_numbers, equal_weights
+from torch import nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
@@ -24,8 +26,9 @@ from loader.images import val_transform
 from models import build_model, load_snapshot, snapshot
 from models.backbones import TRUNKS
 from models.cut import cut_at
+from models.dynamic_k import DynamicKLinear
 from models.slim import is_slim
-from training import frozen, identity, loop
+from training import TrainConfig, frozen, identity, loop, train_and_evaluate
 from training.frozen import choose_dtype, flips
 from training.runs import open_log
 from util import distributed
@@ -503,9 +506,42 @@ def test_a_full_disk_is_noticed_before_the_work(tree, start, tmp_path, monkeypat
         (["--freeze", "rfc"], "--freeze rfc: the head is in it"),
         (["--freeze", "layer4.0.relu"], "--freeze layer4.0.relu: it runs 2 times in one forward pass"),
         (["--slim"], "--slim: nothing is frozen"),
+        (["--slim", "--freeze", "layer3"], "--slim: the frozen weights are random, nothing would bring them back"),
     ],
 )
 def test_mistakes_in_freezing(tree, tmp_path, flags, message):
     with pytest.raises(UserError, match=message):
         run_train(tmp_path, "--dataset", tree, *FLAGS, *flags)
     assert not list(tmp_path.iterdir())
+
+
+class Mean(nn.Module):
+    """A network of three features that takes images of at least 20 pixels."""
+
+    def __init__(self, classes, topk):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 3, 20), DynamicKLinear(3, classes, topk=topk)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (dict(k_schedule="linear:5-2", dry_run=True), r"--k_schedule linear:5-2: K = 5, but .* has 3 pooled features"),
+        (dict(k_schedule="linear:5-2", freeze="trunk"), "K = 5"),
+        (dict(size=16), r"--size 16: .*takes no square RGB image of 16 to 16 pixels \(RuntimeError"),
+        (dict(size=32, small=1), "--size 32, of which the first epochs see half: .*16 to 16 pixels"),
+    ],
+)
+def test_what_a_network_cannot_do_is_said_before_work(tree, tmp_path, changes, message):
+    small, source = changes.get("small", 0), find_dataset(str(tree))
+    source = replace(
+        source, spec=replace(source.spec, training=replace(source.spec.training, epochs=2, small_share=small))
+    )
+    own = {name: value for name, value in changes.items() if name != "small"}
+    config = TrainConfig(**{"arch": "test_frozen:Mean_fc_ma", "mark": "t2", "workers": 0, "device": "cpu", **own})
+    with pytest.raises(UserError, match=message) as error:
+        train_and_evaluate(config, tmp_path, source, lambda _, classes, topk: Mean(classes, topk))
+    assert "\n" not in str(error.value) and not list(tmp_path.iterdir())

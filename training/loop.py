@@ -16,11 +16,12 @@ from loader.batches import LoaderOptions, epoch_loader, make_loader
 from loader.datasets import DataSource, find_dataset
 from loader.images import train_transform, val_transform
 from loader.splits import Images
-from models.cut import TRUNK, Cut, cut_at
+from models.cut import TRUNK, Cut, cut_at, frozen_fingerprint
 from models.heads import predict, times_voted
+from models.probe import NoInputFits, fitting_noise
 from models.slim import fill
 from models.snapshot import is_text, load_pretrained
-from training.config import Plan, TrainConfig, make_plan
+from training.config import Plan, TrainConfig, k_of_epochs, make_plan
 from training.dry_run import dry_run
 from training.epoch import Batches, NonFiniteLoss, Sums, evaluate_features, train_one_epoch
 from training.frozen import FrozenFeatures, Job, cached_rows, folder_of, frozen_features, key_of, make_job
@@ -45,6 +46,8 @@ from util.files import display_path
 from util.text import shown
 
 ROOT = Path(__file__).resolve().parent.parent  # of the repository, whose data/ has the data sets
+
+Build = Callable[[str, int, int | None], nn.Module]  # arch, number of classes and K -> the network
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def train_and_evaluate(
     config: TrainConfig,
     workdir: str | Path,
     source: DataSource | None = None,
-    build_model: Callable[[str, int, int | None], nn.Module] | None = None,
+    build_model: Build | None = None,
 ) -> dict[str, Any]:
     """Train a network, and validate it after each epoch.
 
@@ -114,13 +117,11 @@ def train_and_evaluate(
         Terminated: after SIGTERM, once the state is saved.
     """
     config.check()
-    device = pick_device(config.device)
-    torch.manual_seed(config.seed)
+    device, build = pick_device(config.device), build_model or models.build_model
     source = check_names((source or find_source(config)).at_size(config.size))
     data, plan = load_data(config, source, device)
-    model = (build_model or models.build_model)(config.arch, len(source.classes), config.topk)
-    fresh = load_pretrained(model, config.finetune) if config.finetune else None
-    network = freeze(model, config, source, device)
+    model, fresh = built(config, source, plan, build)
+    network = freeze(model, config, source, device, build)
     frozen = network.fingerprint() if isinstance(network, Cut) else None
     plan = replace(plan, made_of=made_of_run(config, source, data.train_set, models.head_of(model), frozen))
     state = create_state(network, plan, source.spec.training, device, pick_amp(config.amp, device), config.compile)
@@ -140,11 +141,56 @@ def train_and_evaluate(
         return train_epochs(run, state, data.behind(job, run) if job else data, partial)
 
 
-def freeze(model: nn.Module, config: TrainConfig, source: DataSource, device: torch.device) -> nn.Module | Cut:
-    """The network, cut where the config says; its modules are on the device already, since both parts share them."""
+def built(config: TrainConfig, source: DataSource, plan: Plan, build: Build) -> tuple[nn.Module, list[str] | None]:
+    """The network of a run, and the parameters that --finetune left as new; None without it.
+
+    Raises:
+        UserError: if it cannot take the run's images, or has fewer pooled features than any epoch's K.
+    """
+    torch.manual_seed(config.seed)
+    model = build(config.arch, len(source.classes), config.topk)
+    fresh = load_pretrained(model, config.finetune) if config.finetune else None
+    width, most = models.head_of(model).in_features, max(run_topk(config, plan), default=0)
+    if most > width:
+        raise UserError(f"--k_schedule {config.k_schedule}: K = {most}, but {config.arch} has {width} pooled features")
+    size, small_share = source.spec.size, source.spec.training.small_share
+    sides = {size: ""}
+    if config.freeze is None and round(small_share * plan.epochs):  # as `epoch_batches`
+        sides[size // 2] = ", of which the first epochs see half"
+    for side, hint in sides.items():
+        try:
+            fitting_noise(model, (side,))
+        except NoInputFits as error:
+            raise UserError(f"--size {size}{hint}: {config.arch}: {error}") from error
+    return model, fresh
+
+
+def run_topk(config: TrainConfig, plan: Plan) -> list[int]:
+    """K of each epoch; none for a dense head."""
+    return [topk for topk in k_of_epochs(config.k_schedule, config.topk, plan.epochs) if topk is not None]
+
+
+def freeze(
+    model: nn.Module, config: TrainConfig, source: DataSource, device: torch.device, build: Build
+) -> nn.Module | Cut:
+    """The network, cut where the config says; its modules are on the device already, since both parts share them.
+
+    Raises:
+        UserError: if it cannot be cut there, or slim snapshots would lack weights that nothing brings back.
+    """
     if config.freeze is None:
         return model
-    return cut_at(model.to(device).to(memory_format=torch.channels_last), config.freeze, source.spec.size)
+    cut = cut_at(model.to(device).to(memory_format=torch.channels_last), config.freeze, source.spec.size)
+    if config.slim and not config.finetune:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            torch.manual_seed(config.seed + 1)
+            other = build(config.arch, len(source.classes), config.topk)
+        if frozen_fingerprint(other.state_dict(), cut.frozen) != cut.fingerprint():
+            raise UserError(
+                "--slim: the frozen weights are random, nothing would bring them back: give --finetune, or leave "
+                "--slim out"
+            )
+    return cut
 
 
 def frozen_job(run: Run, state: TrainState, data: TrainingData) -> Job | None:
