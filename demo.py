@@ -318,7 +318,7 @@ def check_args(args: argparse.Namespace) -> None:
     if args.mark not in (None, DENSE_MARK):
         parse_mark(args.mark)
     if args.arch:
-        check_arch(args.arch, "--arch")
+        check_arch(args.arch, f"--arch {args.arch}")
     check_ranges(args, RANGES)
     if args.compare and (args.no_val or (args.image and not args.images)):
         raise UserError("--compare: needs the validation images, without --no_val")

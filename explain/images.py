@@ -125,7 +125,7 @@ def explain_images(
     return explain_classes(network, images, targets, wanted, names, topn)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference mode: callers may go on with the tensors
 def explain_classes(
     network: Classifier,
     images: Tensor,

@@ -49,10 +49,10 @@ def is_code(arch: str) -> bool:
     return ":" in arch and not arch.startswith(TIMM)
 
 
-def check_arch(arch: str, what: str = "architecture") -> None:
+def check_arch(arch: str, what: str | None = None) -> None:
     """Raises UserError, naming what is accepted, for an architecture that is not known, or not installed.
 
-    Of `package.module:factory` only the form is checked: nothing is imported.
+    Of `package.module:factory` only the form is checked: nothing is imported. `what` is how messages name it.
     """
     name = arch.removesuffix(DKA_SUFFIX)
     if name.startswith(TIMM):
@@ -63,7 +63,7 @@ def check_arch(arch: str, what: str = "architecture") -> None:
     else:
         known = name in TRUNKS or name in FACTORIES or name in torchvision_names()
     if not known:
-        raise UserError(f"{what} {arch!r}: expected one of {ACCEPTED}")
+        raise UserError(f"{what or f'architecture {arch!r}'}: expected one of {ACCEPTED}")
 
 
 def torchvision_names() -> list[str]:
@@ -233,9 +233,10 @@ def build_backbone(name: str, num_classes: int | None = None, what: str = "archi
     Raises:
         UserError: for an unknown name, and for whatever a factory raises or returns that is no network.
     """
+    what = f"{what} {name!r}"
     check_arch(name, what)
     options = {} if num_classes is None else {"num_classes": num_classes}
-    what, name = f"{what} {name!r}", FACTORIES.get(name, name)
+    name = FACTORIES.get(name, name)
     if name.startswith(TIMM):
         timm = _timm()
         return _called(what, lambda: timm.create_model(name.removeprefix(TIMM), **options))

@@ -250,7 +250,7 @@ def load_snapshot(
                 f"snapshot {path} does not say its K: name it, with --mark t5 (or TOPK in netdissect) for K = 5"
             )
     try:
-        model = _rebuilt(arch, state, topk, head, path, partly=is_slim(checkpoint))
+        model, metadata = _rebuilt(arch, checkpoint, topk, head, path)
         if is_slim(checkpoint):
             if finetune is not None:
                 load_pretrained(model, finetune)
@@ -259,40 +259,36 @@ def load_snapshot(
         raise
     except ValueError as error:  # a head that cannot have this K, a network that cannot have a head
         raise UserError(f"snapshot {path}: {error}") from error
-    num_classes = head_of(model).out_features
-    metadata = _checked_metadata(checkpoint, num_classes, path)
     load_state(model, state, path)
     check_answers(model, path)
     for name in ("classes", "size"):  # for whoever has the network only
         if name in metadata:
             setattr(model, name, metadata[name])
-    return model.eval(), {**metadata, "arch": arch, "topk": topk, "num_classes": num_classes}
+    return model.eval(), {**metadata, "arch": arch, "topk": topk, "num_classes": head_of(model).out_features}
 
 
 def _rebuilt(
-    arch: str,
-    state: dict[str, Tensor],
-    topk: int | None,
-    head: type[nn.Linear] | None,
-    path: str | os.PathLike,
-    partly: bool = False,
-) -> nn.Module:
-    """The network that a state dict is of, all of it or partly, with as many classes as its head, and its own weights.
+    arch: str, checkpoint: dict[str, Any], topk: int | None, head: type[nn.Linear] | None, path: str | os.PathLike
+) -> tuple[nn.Module, dict[str, Any]]:
+    """The network that a checkpoint is of, with as many classes as its head and its own weights yet; and the metadata.
 
-    Shapes are compared before anything is allocated that the file claims to be.
+    What the file says is compared before anything is allocated that it claims to be.
     """
+    state, partly = checkpoint["state_dict"], is_slim(checkpoint)
     if arch.removesuffix(DKA_SUFFIX) in TRUNKS:
         num_classes = _num_classes(state, "rfc.weight" if has_dynamic_k(arch) else "fc.weight", arch, path)
+        metadata = _checked_metadata(checkpoint, num_classes, path)
         with torch.device("meta"):
             shapes = build_model(arch, num_classes, topk, head)
         absent = frozenset(shapes.state_dict().keys() - state.keys()) if partly else frozenset()
         load_state(shapes, state, path, optional=absent)
-        return build_model(arch, num_classes, topk, head)
+        return build_model(arch, num_classes, topk, head), metadata
     if not partly:
         _check_size(arch.removesuffix(DKA_SUFFIX), state, path)
     model = build_backbone(arch.removesuffix(DKA_SUFFIX))
     num_classes = _num_classes(state, f"{last_linear(model)}.weight", arch, path)
-    return with_head(model, head or HEADS[own_head(arch)], topk, num_classes)
+    metadata = _checked_metadata(checkpoint, num_classes, path)
+    return with_head(model, head or HEADS[own_head(arch)], topk, num_classes), metadata
 
 
 def _check_size(name: str, state: dict[str, Tensor], path: str | os.PathLike) -> None:
@@ -324,7 +320,7 @@ def _arch_of(checkpoint: dict[str, Any], arch: str | None, path: str | os.PathLi
         )
     if not isinstance(found, str):
         raise UserError(f"snapshot {path}: architecture {shown(found)}, expected one of {ACCEPTED}")
-    check_arch(found, f"snapshot {path}: architecture")
+    check_arch(found, f"snapshot {path}: architecture {shown(found)}")
     if is_code(found) and arch is None:
         raise UserError(
             f"snapshot {path}: its network is made by {found!r}, a function that loading it would run: name it with "

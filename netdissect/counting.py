@@ -7,8 +7,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from loader.batches import Loader
 from netdissect.activity import LayerSummary
 from netdissect.broden import Broden, Labels
 from netdissect.masks import unit_masks
@@ -79,7 +80,7 @@ def count(
     counts = [Counts.zeros(len(summary.thresholds), len(broden.names), len(broden.categories)) for _ in partners]
     own = np.array_split(_chain(partners), distributed.world_size())[distributed.rank()].tolist()
     counter = _ImageCounter(summary, broden, iou_mode, partners, own)
-    loader = DataLoader(counter, batch_size, num_workers=workers, collate_fn=list)
+    loader = Loader(counter, batch_size, num_workers=workers, collate_fn=list)
     with progress(total=len(own), desc="tally", unit="img") as bar:
         for batch in loader:
             for of_image in batch:

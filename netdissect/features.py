@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 import settings as project
+from loader.batches import Loader
 from netdissect.broden import Broden
 from netdissect.forward import Forward, common_shape
 from netdissect.layout import MapLayout
@@ -90,7 +91,7 @@ def stream_features(
     """
     batches = torch.arange(len(broden)).split(batch_size)[distributed.rank() :: distributed.world_size()]
     own = [batch.tolist() for batch in batches]
-    loader = DataLoader(_Images(broden), batch_sampler=own, num_workers=workers, collate_fn=_by_size)
+    loader = Loader(_Images(broden), batch_sampler=own, num_workers=workers, collate_fn=_by_size)
     forward = model if isinstance(model, Forward) else Forward(model, list(layouts))
     forward.expect(*common_shape([row.image for row in broden.rows], own, batch_size))
     total = sum(map(len, own))

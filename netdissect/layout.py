@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from models.hooks import layer_outputs
-from netdissect.workers import is_worker_failure
 from util.cli import Terminated, UserError, describe
 
 MOST_PIXELS = 2**26  # of the image on which the network is tried
@@ -101,8 +100,6 @@ def run_network(model: nn.Module, layers: Sequence[str], images: Tensor, place: 
         except (Terminated, UserError):
             raise
         except (Exception, SystemExit) as error:  # the code of any network can fail in any way
-            if is_worker_failure(error):
-                raise
             height, width = images.shape[2:]
             raise UserError(
                 f"{place}the network fails on an image of {width} x {height} pixels and 3 channels ({describe(error)})"

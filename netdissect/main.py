@@ -44,7 +44,6 @@ from netdissect.network import NetworkInfo, load_model
 from netdissect.report import write_report
 from netdissect.results import swapped_in
 from netdissect.tally import write_tally
-from netdissect.workers import worker_failures
 from util import distributed
 from util.cli import ArgumentParser, UserError, run
 from util.device import describe_device, pick_device
@@ -95,7 +94,7 @@ def main(config: EasyDict) -> list[Path]:
     log_inputs(info.title, device, broden)
 
     pass_config, tally_config = step_configs(config)
-    with lock_folder(output) if distributed.is_main_process() else nullcontext(), worker_failures():
+    with lock_folder(output) if distributed.is_main_process() else nullcontext():
         # Features and thresholds of all layers: one pass over the images, or the caches of an earlier run
         caches = {layer: folder / CACHE for layer, folder in folders.items()}
         summaries = measure_layers(model, broden, caches, pass_config)

@@ -525,7 +525,7 @@ def test_any_head_is_trained_and_its_snapshot_rebuilt(tree, tmp_path, arch, head
     [
         (["--mark", "x"], "mark 'x': expected `t` and the number of votes K"),
         (["--mark", "t513"], "K = 513: resnet18_fc_ma has 512 pooled features"),
-        (["--arch", "vgg16"], "--arch vgg16: expected one of resnet18"),
+        (["--arch", "vgg99"], "--arch vgg99: expected one of resnet18"),
         (["--dataset", "/nowhere/at/all"], "data set '/nowhere/at/all': expected places365"),
         (["--epochs", "0"], "--epochs 0: expected 1 to 100000"),
         (["--lr", "-1"], "--lr -1.0: expected a positive number"),

@@ -95,7 +95,7 @@ class TrainConfig:
         check_ranges(self, RANGES)
         if self.lr is not None and not (self.lr > 0 and math.isfinite(self.lr)):
             raise UserError(f"--lr {self.lr}: expected a positive number")
-        check_arch(self.arch, "--arch")
+        check_arch(self.arch, f"--arch {self.arch}")
         if self.amp not in ("auto", "on", "off"):
             raise UserError(f"--amp {self.amp}: expected auto, on or off")
         if self.finetune and self.resume not in (None, "auto") and not self.freeze:  # a slim snapshot needs both
