@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-oldest campaign lint shipped clean
+.PHONY: demo test test-slow test-oldest campaign lint shipped clean
 
 demo: $(VENV)/installed  ## explain the shipped network's predictions on the embedded scenes
 	$(BIN)/python demo.py
 
 test: $(VENV)/installed-dev  ## the test suite
 	$(BIN)/python $(PYTEST)
+
+test-slow: $(VENV)/installed-dev  ## the tests that `make test` leaves out (two minutes)
+	$(BIN)/python $(PYTEST) -m slow
 
 test-oldest: .venv-oldest/installed  ## the test suite with the oldest supported versions
 	.venv-oldest/bin/python $(PYTEST)

@@ -443,6 +443,7 @@ def test_units_are_counted_alike_at_once_and_in_parts(broden, monkeypatch, iou_m
             np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
 
 
+@pytest.mark.slow
 def test_large_maps_of_many_units_take_bounded_memory(tmp_path):
     """60 masks of 4096 x 1024 pixels, of which all are on, at once: 1 GB as floats, and 6 GB as lists of pixels."""
     program = f"""
@@ -743,6 +744,7 @@ def setting(old: str, new: str):
 PLACE = "netdissect/main.py: error: netdissect/settings.py"
 
 
+@pytest.mark.slow
 def test_settings_that_are_edited_badly(edited, tmp_path):
     file = tmp_path / "checkout" / "netdissect" / "settings.py"
     original = file.read_text()

@@ -657,6 +657,7 @@ def test_errors_of_the_samples_stay_theirs():
             list(Loader(Broken(0), 4, num_workers=workers))
 
 
+@pytest.mark.slow
 def test_a_killed_rendering_process(tmp_path, said, monkeypatch):
     monkeypatch.setattr(mini_places, "_render_to_file", kill_oneself)
     monkeypatch.setattr(mini_places, "say", lambda *_: None)

@@ -928,6 +928,7 @@ def test_the_smallest_and_the_largest_k(tree, tmp_path, flags, ks):
     assert equal_weights(whole, kept)
 
 
+@pytest.mark.slow
 def test_a_compiled_run_is_resumed(tree, tmp_path, monkeypatch):
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model: compiled(model, backend="aot_eager"))

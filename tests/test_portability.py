@@ -41,6 +41,7 @@ if __name__ == "__main__":  # whose imports the workers are spared
 """
 
 
+@pytest.mark.slow
 def test_spawned_workers(tmp_path):
     (tmp_path / "spawned.py").write_text(SPAWNED.format(root=str(ROOT)), encoding="utf-8")
     subprocess.run([sys.executable, tmp_path / "spawned.py", tmp_path], check=True, stdout=subprocess.DEVNULL)

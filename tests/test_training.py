@@ -181,6 +181,7 @@ def torchrun(file, *arguments, restarts=0):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one(tmp_path):
     """With BatchNorm's running statistics, as its own batch's would be of each process's half; also behind a cut."""
     program = tmp_path / "gradients.py"
