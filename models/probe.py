@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.hooks import first_input
+from util.cli import describe
 
 # Sides of the square images that are tried, pixels: the smallest that a network takes is enough, and the fastest.
 SIDES = (64, 96, 128, 192, 224, 256, 299, 336, 384, 448, 512, 518)
@@ -72,7 +73,7 @@ def fitting_noise(model: nn.Module, sides: tuple[int, ...] = SIDES) -> tuple[Ten
             with evaluating(model):
                 output = model(images)
         except Exception as error:  # of a stranger's code: too small an image can fail in any way
-            reason = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0][:200]
+            reason = describe(error)
             continue
         if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != 2:
             found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
