@@ -10,7 +10,7 @@ import numpy as np
 
 import settings
 from explain.subjects import Selection
-from loader.datasets import DataSpec, class_names, dataset_names, find_dataset, spec_of
+from loader.datasets import DataSpec, class_names, dataset_names, find_dataset, fitting_datasets, spec_of
 from loader.folders import display_name
 from loader.images import val_transform
 from loader.splits import Images
@@ -99,9 +99,8 @@ def check_classes(network: str, about: Mapping[str, Any], data: Data) -> str | N
     """
     count, own = about["num_classes"], about.get("classes")
     if count != len(data.classes):
-        fitting = [name for name in dataset_names() if spec_of(name).num_classes == count]
-        hint = f": {' or '.join(f'--dataset {name}' for name in fitting)} has {count}" if fitting else ""
-        raise UserError(f"{network} has {count} classes, data set {data.name} has {len(data.classes)}{hint}")
+        found = f"{network} has {count} classes, data set {data.name} has {len(data.classes)}"
+        raise UserError(found + fitting_datasets(count))
     if own is None:
         return f"{network} does not name its classes: those of {data.name} are assumed, in order"
     for number, (name, other) in enumerate(zip(own, data.classes, strict=True)):

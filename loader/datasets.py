@@ -366,6 +366,12 @@ def spec_of(dataset: str) -> DataSpec:
     return _SPECS.get(dataset) or replace(_SPECS["places365"], name=dataset, num_classes=None, class_names=None)
 
 
+def fitting_datasets(count: int) -> str:
+    """What to say of a number of classes that does not fit: ': --dataset places365 has 365', or nothing."""
+    fitting = [f"--dataset {name}" for name in dataset_names() if spec_of(name).num_classes == count]
+    return f": {' or '.join(fitting)} has {count}" if fitting else ""
+
+
 def class_names(dataset: str) -> list[str]:
     """The class names of a named data set, without its files. Raises UserError for a name that has none."""
     spec = _SPECS.get(dataset)

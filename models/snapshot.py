@@ -7,7 +7,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from safetensors.torch import load_file
@@ -393,27 +393,35 @@ def _checked_metadata(checkpoint: dict[str, Any], num_classes: int, path: str | 
     return found
 
 
-def load_pretrained(model: nn.Module, path: str | os.PathLike) -> list[str]:
+class Fresh(NamedTuple):
+    """What a network did not get from a file of weights.
+
+    Attributes:
+        names: its parameters that were left at their initial values: the head's or none.
+        classes: of the file's head, which did not fit; None if the file has none.
+    """
+
+    names: list[str]
+    classes: int | None
+
+
+def load_pretrained(model: nn.Module, path: str | os.PathLike) -> Fresh:
     """Start `model` from the weights in `path`: a snapshot, or torchvision's, timm's or others' of this network.
 
     The trunk must fit; the head is taken too where it has the same name, shape and classes.
-
-    Returns:
-        The names of the model's parameters that were left at their initial values (the head's or none).
 
     Raises:
         UserError: as `load_snapshot`.
     """
     own, head = model.state_dict(), head_module_name(model)
     head_keys = _HEAD_KEYS | {f"{head}.{part}" for part in _HEAD_PARTS}
-    state = {
-        key: value
-        for key, value in read_checkpoint(path)["state_dict"].items()
-        if key not in head_keys or (key in own and value.shape == own[key].shape)
-    }
+    found = read_checkpoint(path)["state_dict"]
+    other = {key for key in head_keys & set(found) if key not in own or found[key].shape != own[key].shape}
+    state = {key: value for key, value in found.items() if key not in other}
     load_state(model, state, path, optional=head_keys)
     check_answers(model, path)
-    return sorted(key for key in own if key in head_keys and key not in state)
+    classes = next((len(found[key]) for key in sorted(other) if found[key].dim()), None)
+    return Fresh(sorted(key for key in own if key in head_keys and key not in state), classes)
 
 
 def weights_fingerprint(model: nn.Module) -> str:

@@ -203,7 +203,7 @@ def test_the_places_projects_file(tmp_path):
     assert (about["arch"], about["num_classes"], about["topk"]) == ("resnet18", 365, None)
     assert torch.equal(again(noise(model, 64)), model(noise(model, 64)))
     trained = build_model("resnet18_fc_ma", 365, 5)
-    assert load_pretrained(trained, path) == ["rfc.bias", "rfc.weight"]
+    assert load_pretrained(trained, path).names == ["rfc.bias", "rfc.weight"]
     assert torch.equal(trained.layer1[0].conv1.weight, model.layer1[0].conv1.weight)
 
 
@@ -211,7 +211,7 @@ def test_safetensors(tmp_path):
     model = torchvision.models.mobilenet_v3_small(num_classes=5).eval()
     save_file(model.state_dict(), tmp_path / "model.safetensors", {"format": "pt"})
     start = build_model("mobilenet_v3_small_fc_ma", 5, 3)
-    assert load_pretrained(start, tmp_path / "model.safetensors") == []  # the head has this name and shape too
+    assert load_pretrained(start, tmp_path / "model.safetensors").names == []  # the head has this name and shape too
     assert torch.equal(head_of(start).weight, model.classifier[3].weight)
     data = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])

@@ -130,10 +130,10 @@ def test_finetuning_from_torchvisions_weights(tmp_path):
     source = torchvision.models.resnet18()
     torch.save(source.state_dict(), tmp_path / "resnet18.pth")
     model = build_model("resnet18_fc_ma", 5, 2)
-    assert load_pretrained(model, tmp_path / "resnet18.pth") == ["rfc.bias", "rfc.weight"]
+    assert load_pretrained(model, tmp_path / "resnet18.pth") == (["rfc.bias", "rfc.weight"], 1000)
     assert torch.equal(model.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
     dense = build_model("resnet18", 1000)
-    assert load_pretrained(dense, tmp_path / "resnet18.pth") == []
+    assert load_pretrained(dense, tmp_path / "resnet18.pth") == ([], None)
     with pytest.raises(UserError, match="does not fit the model"):
         load_pretrained(build_model("resnet50", 5), tmp_path / "resnet18.pth")
 

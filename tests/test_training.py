@@ -407,6 +407,15 @@ def test_finetuning_a_dense_network_into_a_dka_one(trained, tree, tmp_path):
     assert load_snapshot(tmp_path / "snapshot/pytorch_resnet18_fc_ma_t3_tiny_places/epoch_0.pth")[1]["topk"] == 3
 
 
+def test_a_head_of_other_classes_names_the_data_set_that_it_fits(tree, tmp_path):
+    places = tmp_path / "places.pth"
+    torch.save(build_model("resnet18", 365).state_dict(), places)
+    run_train(tmp_path, "--mark", "t3", "--dataset", tree, "--finetune", places, "--epochs", 1)
+    said = (tmp_path / "result/pytorch_resnet18_fc_ma_t3_tiny_places/train.log").read_text()
+    assert "freshly initialised: rfc.bias, rfc.weight\n" in said
+    assert re.search(r"its head has 365 classes, tiny_places has \d+: --dataset places365 has 365\n", said)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(tree, tmp_path):
     with pytest.raises(NonFiniteLoss, match=r"the loss is (nan|inf) in batch \d of epoch 0"):
         run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--lr", 1e30)

@@ -1,7 +1,7 @@
 """Training as the paper does it: data, model, optimizer, epochs. train.py's work, importable."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 import models
 from loader.batches import LoaderOptions, epoch_loader, make_loader
-from loader.datasets import DataSource, find_dataset
+from loader.datasets import DataSource, find_dataset, fitting_datasets
 from loader.images import train_transform, val_transform
 from loader.splits import Images
 from models.cut import TRUNK, Cut, cut_at, frozen_fingerprint
 from models.heads import predict, times_voted
 from models.probe import NoInputFits, fitting_noise
 from models.slim import fill
-from models.snapshot import is_text, load_pretrained
+from models.snapshot import Fresh, is_text, load_pretrained
 from training.config import Plan, TrainConfig, k_of_epochs, make_plan
 from training.dry_run import dry_run
 from training.epoch import Batches, NonFiniteLoss, Sums, evaluate_features, train_one_epoch
@@ -141,7 +141,7 @@ def train_and_evaluate(
         return train_epochs(run, state, data.behind(job, run) if job else data, partial)
 
 
-def built(config: TrainConfig, source: DataSource, plan: Plan, build: Build) -> tuple[nn.Module, list[str] | None]:
+def built(config: TrainConfig, source: DataSource, plan: Plan, build: Build) -> tuple[nn.Module, Fresh | None]:
     """The network of a run, and the parameters that --finetune left as new; None without it.
 
     Raises:
@@ -332,7 +332,7 @@ def epoch_record(
 # --- log ----------------------------------------------------------------------------------------------------------
 
 
-def log_start(run: Run, state: TrainState, data: TrainingData, fresh: Sequence[str] | None) -> None:
+def log_start(run: Run, state: TrainState, data: TrainingData, fresh: Fresh | None) -> None:
     """Say what is about to be trained, where, and on what; `fresh` are the parameters that --finetune left as new."""
     config, plan, source = run.config, run.plan, run.source
     log.info("device: %s, %s", describe_device(state.device), f"autocast to {state.amp}" if state.amp else "float32")
@@ -349,10 +349,13 @@ def log_start(run: Run, state: TrainState, data: TrainingData, fresh: Sequence[s
         f"seed {plan.seed}"
     )
     if fresh is not None:
-        log.info("weights of %s; freshly initialised: %s", config.finetune, ", ".join(fresh) or "none")
+        log.info("weights of %s; freshly initialised: %s", config.finetune, ", ".join(fresh.names) or "none")
+        if fresh.names and fresh.classes not in (None, len(source.classes)):
+            found = f"its head has {fresh.classes} classes, {source.name} has {len(source.classes)}"
+            log.info("%s%s", found, fitting_datasets(fresh.classes))
 
 
-def log_frozen(state: TrainState, cut: Cut, fresh: Sequence[str] | None) -> None:
+def log_frozen(state: TrainState, cut: Cut, fresh: Fresh | None) -> None:
     """Say how much of a network is frozen, and where its weights are from."""
     total = sum(value.numel() for value in state.model.parameters())
     trained = sum(value.numel() for value in cut.parameters())
