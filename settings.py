@@ -53,6 +53,7 @@ DATASETS = EasyDict(
 # Where Debian's package dataset-fashion-mnist installs the four idx files.
 FASHION_MNIST_SYSTEM = "/usr/share/datasets/fashion-mnist"
 
+MOST_SIDE = 4096  # of a network's input, pixels; a larger one is a typo, and would exhaust memory
 MOST_WORKERS = 1024  # loading processes; a larger number is a typo, and would exhaust memory
 
 EXPLAIN_IMAGES = 15  # images that demo.py explains by default

@@ -1,18 +1,16 @@
 """Snapshots: reading and writing our own files, and reading those of the paper's authors, torchvision and timm."""
 
 import os
-import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+import settings
 from models.backbones import (
     ACCEPTED,
     DKA_SUFFIX,
@@ -31,6 +29,7 @@ from models.heads import HEADS, head_module_name, head_of
 from models.probe import fitting_noise
 from models.resnets import TRUNKS
 from models.slim import fill, is_slim
+from models.tensor_files import read_tensors
 from util.cli import UserError
 from util.files import atomic_write, regular_file
 from util.text import shown
@@ -56,7 +55,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
             plain values; if its weights are more than its bytes, not finite, beyond `LARGEST`, or variances below 0.
     """
     path = regular_file(path, "snapshot")
-    checkpoint = _read(path)
+    checkpoint = read_tensors(path)
     if isinstance(checkpoint, dict) and "state_dict" not in checkpoint:
         checkpoint = {"state_dict": checkpoint}
     state = checkpoint["state_dict"] if isinstance(checkpoint, dict) else None
@@ -71,35 +70,6 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     for key, value in named.items():
         _check_values(key, value, path)
     return {**checkpoint, "state_dict": named}
-
-
-def _read(path: Path) -> Any:
-    """What torch can load of a file, without code and without more memory than the file has bytes."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-        if _is_safetensors(start, os.path.getsize(path)):
-            return load_file(path)
-        if start.startswith(b"PK\x03\x04"):  # what torch goes by; older files are pickles
-            with zipfile.ZipFile(path) as listed:
-                if sum(entry.file_size for entry in listed.infolist()) > os.path.getsize(path):
-                    raise UserError(f"snapshot {path}: compressed, expected a file as torch.save writes it")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what torch would say of a strange file, one line is enough
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"snapshot {path}: not a file of tensors and plain values that torch can load safely ({_first_line(error)})"
-        ) from error
-    except Exception as error:  # a damaged file can fail anywhere in torch's reader
-        raise UserError(f"snapshot {path}: unreadable or truncated ({_first_line(error)})") from error
-
-
-def _is_safetensors(start: bytes, size: int) -> bool:
-    """Whether a file's first nine bytes are the length of a JSON header and its beginning, as safetensors has them."""
-    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < size
 
 
 def _is_weight(key: Any, value: Any) -> bool:
@@ -145,11 +115,6 @@ def _check_values(key: str, value: Tensor, path: Path) -> None:
         raise UserError(f"snapshot {path}: {key} has values up to {max(-lowest, highest):.0e}, expected {LARGEST:.0e}")
     if key.endswith("running_var") and lowest < 0:
         raise UserError(f"snapshot {path}: {key} has the variance {lowest:.3g}, expected at least 0")
-
-
-def _first_line(error: Exception) -> str:
-    """What an exception says, or what it is: an empty file's has no message."""
-    return next(iter(str(error).splitlines()), type(error).__name__)[:300]
 
 
 def guess_arch(state: dict[str, Tensor]) -> str | None:
@@ -365,7 +330,10 @@ METADATA: dict[str, tuple[str, Callable[[Any], bool]]] = {
         lambda value: is_text(value) and bool(re.fullmatch(r"linear:[1-9][0-9]{0,8}-[1-9][0-9]{0,8}", value)),
     ),
     "dataset": ("a name", is_text),
-    "size": ("pixels, from 1 to 65535", lambda value: type(value) is int and 1 <= value <= 65_535),
+    "size": (
+        f"pixels, from 1 to {settings.MOST_SIDE}",
+        lambda value: type(value) is int and 1 <= value <= settings.MOST_SIDE,
+    ),
     "torch": ("a version", is_text),
     "torchvision": ("a version", is_text),
 }

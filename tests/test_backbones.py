@@ -217,6 +217,13 @@ def test_safetensors(tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match="unreadable or truncated"):
         load_snapshot(tmp_path / "cut.safetensors")
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length].rstrip()
+    twice = header[:-1] + b"," + header[1:]  # each name again, for the same values
+    (tmp_path / "twice.safetensors").write_bytes(len(twice).to_bytes(8, "little") + twice + data[8 + length :])
+    for _ in range(5):  # the library's own answer differs from time to time
+        with pytest.raises(UserError, match=r"twice.safetensors: unreadable or truncated"):
+            load_snapshot(tmp_path / "twice.safetensors")
 
 
 @pytest.mark.skipif(not TIMM, reason="timm is not installed")

@@ -20,7 +20,7 @@ from util.made_of import MadeOf
 
 KEEP = 10  # snapshots of a run that are kept, beside the best
 RANGES = {
-    "size": (16, 4096),
+    "size": (16, settings.MOST_SIDE),
     "epochs": (1, 100_000),
     "batch_size": (1, 2**20),
     "workers": (0, settings.MOST_WORKERS),
