@@ -27,7 +27,8 @@ SHORT = dict(epochs=5, batch_size=64, lr=0.05, schedule="one_cycle", momentum=0.
 
 # size: side of the network's square input, pixels; resize: shorter side before the centre crop of validation, pixels;
 # crop_scale: smallest and largest share of the image's area in a random training crop; small_share: share of epochs,
-# from the first on, trained at half the size for a quarter of the cost (progressive resizing).
+# from the first on, trained at half the size for a quarter of the cost (progressive resizing); frozen: what is
+# different where --freeze keeps a pretrained network's layers, which want images of about the size that they know.
 DATASETS = EasyDict(
     places365=dict(folder="places365_standard", num_classes=365, size=224, resize=256, crop_scale=(0.08, 1.0), **PAPER),
     imagenet=dict(folder="imagenet", num_classes=1000, size=224, resize=256, crop_scale=(0.08, 1.0), **PAPER),
@@ -46,6 +47,7 @@ DATASETS = EasyDict(
         size=64,
         resize=64,
         crop_scale=(0.25, 1.0),
+        frozen=dict(size=128, epochs=8),
         **{**SHORT, "epochs": 30, "batch_size": 128, "lr": 0.1},
     ),
 )

@@ -8,8 +8,8 @@ import gzip
 import os
 import sys
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -250,6 +250,8 @@ class DataSpec:
         num_classes: C; None for any number.
         size, resize, crop_scale: of the transforms, as `loader.images.Sizes`.
         training: how networks are trained on it.
+        frozen: the attributes of this and of `training` that differ where layers of a pretrained network stay as they
+            are.
         layout: how it lies on disk.
         class_names: the C class names in the order of their numbers; None if they are the folders' names.
         download: what to download and where to put it, for the message that it is missing; `{folder}` is that place.
@@ -262,6 +264,7 @@ class DataSpec:
     resize: int = 256
     crop_scale: tuple[float, float] = (0.08, 1.0)
     training: Schedule = Schedule()
+    frozen: Mapping[str, Any] = field(default_factory=dict)
     layout: Layout = IMAGE_TREE
     class_names: Callable[[], list[str]] | None = None
     download: str = "arrange it as {folder}/{{train,val}}/<class>/*.jpg"
@@ -272,6 +275,11 @@ class DataSpec:
         Validation crops the same share of an image as at the data set's own size.
         """
         return self if size is None else replace(self, size=size, resize=round(size * self.resize / self.size))
+
+    def behind_frozen(self) -> "DataSpec":
+        """The same for training what follows the frozen layers of a network."""
+        schedule = {name: value for name, value in self.frozen.items() if name in Schedule.__dataclass_fields__}
+        return replace(self.at_size(self.frozen.get("size")), training=replace(self.training, **schedule))
 
 
 @dataclass(frozen=True)
@@ -299,6 +307,10 @@ class DataSource:
     def at_size(self, size: int | None) -> "DataSource":
         """The same for a network whose input has that many pixels a side; None: the data set's own."""
         return self if size is None else replace(self, spec=self.spec.at_size(size))
+
+    def behind_frozen(self) -> "DataSource":
+        """The same for training what follows the frozen layers of a network."""
+        return replace(self, spec=self.spec.behind_frozen())
 
 
 # --- the data sets ------------------------------------------------------------------------------------------------

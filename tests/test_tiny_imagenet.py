@@ -87,6 +87,15 @@ def test_it_is_trained_on_at_the_size_that_is_asked_for(data):
     assert metrics["count"] == 6 and line["epoch"] == 0
 
 
+def test_behind_frozen_layers_it_has_a_schedule_of_its_own(data):
+    spec = find_dataset("tiny_imagenet", str(data)).behind_frozen().spec
+    assert (spec.size, spec.resize, spec.training.epochs, spec.training.batch_size) == (128, 128, 8, 128)
+    assert spec_of("places365").behind_frozen() == spec_of("places365")
+    metrics = run_train(data, "--dataset", "tiny_imagenet", "--data", data, "--epochs", 1, "--freeze", "trunk")
+    assert torch.load(metrics["snapshot"])["training"]["plan"]["size"] == 128
+    assert load_snapshot(metrics["snapshot"])[1]["size"] == 128
+
+
 def test_other_sizes_crop_the_same_share(data, tree):
     source = find_dataset(str(tree))
     assert (source.at_size(112).spec.size, source.at_size(112).spec.resize) == (112, 128)

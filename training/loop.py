@@ -118,7 +118,8 @@ def train_and_evaluate(
     """
     config.check()
     device, build = pick_device(config.device), build_model or models.build_model
-    source = check_names((source or find_source(config)).at_size(config.size))
+    source = source or find_source(config)
+    source = check_names((source.behind_frozen() if config.freeze else source).at_size(config.size))
     data, plan = load_data(config, source, device)
     model, fresh = built(config, source, plan, build)
     network = freeze(model, config, source, device, build)
