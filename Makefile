@@ -32,7 +32,7 @@ shipped: $(VENV)/installed  ## retrain and dissect the shipped network (40 minut
 	$(BIN)/python train.py --mark t5 --dataset mini_places
 	$(BIN)/python -m models.export snapshot/pytorch_$(RUN)/epoch_23.pth snapshot/shipped/resnet18_d5a_mini_places.pth
 	$(BIN)/python netdissect/main.py --output_folder result/pytorch_$(RUN)/netdissect
-	cp result/pytorch_$(RUN)/netdissect/tally.csv result/pytorch_$(RUN)/netdissect/tally.made_of.json snapshot/shipped/
+	cd result/pytorch_$(RUN)/netdissect && cp tally.csv tally.made_of.json agreement.csv $(CURDIR)/snapshot/shipped/
 
 clean:  ## remove the environments and the rendered scenes (rendered again on first use)
 	rm -rf $(VENV) .venv-oldest data/mini_places data/mini_broden

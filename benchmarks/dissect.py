@@ -175,7 +175,7 @@ def measure(model: nn.Module, broden: Broden, layer: str, cache: Path) -> LayerS
 
 def count_all(summary: LayerSummary, broden: Broden) -> Counts:
     """The tally's counts of one pairing, as in a dissection."""
-    return count(summary, broden, TALLY.iou_mode, TALLY.batch_size, TALLY.workers)[0]
+    return count(summary, broden, TALLY.iou_mode, TALLY.batch_size, TALLY.workers)[0][0]
 
 
 def seconds(work: Callable[[], Any]) -> float:

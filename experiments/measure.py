@@ -157,7 +157,7 @@ def dissect(model: nn.Module, broden: Broden, workers: int) -> Dissection:
     """
     rows: dict[str, list[TallyRow]] = {}
     metrics: dict[str, Any] = {}
-    once = PassConfig(preprocess=PREPROCESS, quantile=QUANTILE, topn=1, workers=workers)
+    once = PassConfig(preprocess=PREPROCESS, quantile=QUANTILE, workers=workers)
     with TemporaryDirectory() as folder:
         summary = measure_layers(model, broden, {FEATURE_LAYER: Path(folder) / "cache"}, once)[FEATURE_LAYER]
         for mode in IOU_MODES:

@@ -2,18 +2,16 @@
 
 import csv
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from itertools import chain
 from pathlib import Path
 
-from util.cli import UserError, parse_float
-from util.files import atomic_write, check_header, regular_file
+from explain.unit_table import Cells, check_units, read_cells
+from util.cli import UserError
+from util.files import atomic_write
 from util.made_of import MadeOf, fingerprint, read_companion
 
-MOST_BYTES = 1 << 28  # of a tally.csv: one of 512 units and six categories has 160 kB
-MOST_PIXELS = 2**53  # that can be counted: larger numbers are not exact
 _COLUMNS = ("unit", "category", "label", "score")
 
 
@@ -78,73 +76,25 @@ def read_tally(path: str | os.PathLike, units: int | None = None) -> list[TallyR
     Raises:
         UserError: naming the file, and the line and column that are wrong.
     """
-    regular_file(path, "tally", MOST_BYTES)
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            header = table.fieldnames or []
-            missing = [column for column in _COLUMNS if column not in header]
-            if missing:
-                raise UserError(f"tally {path}: no column {', '.join(missing)}; expected {','.join(_COLUMNS)},...")
-            check_header(header, f"tally {path}")
-            categories = [column.removesuffix("-truth") for column in header if column.endswith("-truth")]
-            missing = [column for column in _header(categories) if column not in header]
-            if missing:
-                raise UserError(f"tally {path}: no column {', '.join(missing)}")
-            rows = [_parse_row(row, categories, f"tally {path}, line {table.line_num}") for row in table]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"tally {path}: unreadable ({error})") from error
-    _check_units([row.unit for row in rows], units, path)
+    rows = [_parse_row(cells) for cells in read_cells(path, "tally", _COLUMNS)]
+    check_units([row.unit for row in rows], units, f"tally {os.fspath(path)}")
     return rows
 
 
-def _parse_row(row: dict[str, str], categories: list[str], place: str) -> TallyRow:
-    if None in row.values():
-        raise UserError(f"{place}: fewer cells than the header")
-
-    def number(column: str) -> float:
-        value = parse_float(row[column])
-        if value is None:
-            raise UserError(f"{place}: {column} {row[column]!r}, expected a number")
-        return value
-
-    def whole(column: str) -> int:
-        value = number(column)
-        if value != int(value) or value < 0:
-            raise UserError(f"{place}: {column} {row[column]!r}, expected a whole number")
-        if value > MOST_PIXELS:
-            raise UserError(f"{place}: {column} {row[column][:30]!r}, expected at most {MOST_PIXELS:,}")
-        return int(value)
-
-    def score(column: str) -> float:
-        value = number(column)
-        if not 0 <= value <= 1:
-            raise UserError(f"{place}: {column} {row[column]!r}, expected an IoU from 0 to 1")
-        return value
-
+def _parse_row(cells: Cells) -> TallyRow:
+    categories = [column.removesuffix("-truth") for column in cells.columns if column.endswith("-truth")]
     scores = {
         category: CategoryScore(
-            row[f"{category}-label"] or "",
-            whole(f"{category}-truth"),
-            whole(f"{category}-activation"),
-            whole(f"{category}-intersect"),
-            score(f"{category}-iou"),
+            cells.text(f"{category}-label"),
+            cells.whole(f"{category}-truth"),
+            cells.whole(f"{category}-activation"),
+            cells.whole(f"{category}-intersect"),
+            cells.share(f"{category}-iou", "an IoU"),
         )
         for category in categories
     }
-    return TallyRow(whole("unit"), row["category"] or "", row["label"] or "", score("score"), scores)
-
-
-def _check_units(found: list[int], units: int | None, path: str | os.PathLike) -> None:
-    twice = [unit for unit, rows in Counter(found).items() if rows > 1]
-    if twice:
-        raise UserError(f"tally {path}: unit {twice[0]} has more than one row")
-    if units is not None and set(found) != set(range(1, units + 1)):
-        span = f"{min(found)} to {max(found)}" if found else "none"
-        raise UserError(
-            f"tally {path}: it has {len(found)} units ({span}), the model's are 1 to {units}: "
-            "it was made of another model or layer"
-        )
+    unit, score = cells.whole("unit"), cells.share("score", "an IoU")
+    return TallyRow(unit, cells.text("category"), cells.text("label"), score, scores)
 
 
 # --- the record beside it -------------------------------------------------------------------------------------------

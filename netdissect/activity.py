@@ -1,4 +1,4 @@
-"""What one pass keeps of a layer: thresholds, the maps that exceed them, and the images of largest activation."""
+"""What one pass keeps of a layer: thresholds, the maps that exceed them, and each unit's peak in every image."""
 
 import math
 import tempfile
@@ -17,7 +17,7 @@ from util import distributed
 from util.files import regular_file
 
 MEMORY_BUDGET = 4 << 30  # bytes of maps held in memory; further maps go to a temporary file
-SUMMARY_FILES = ("summary.npz", "maps.npz", "maps.f32")  # of a layer's summary in a folder
+SUMMARY_FILES = ("summary.npz", "peaks.f32", "maps.npz", "maps.f32")  # of a layer's summary in a folder
 PRUNE_AT = 1.2  # prune when the maps in memory have grown to this many times what the last pruning left
 
 
@@ -157,14 +157,14 @@ class LayerSummary(Generic[Maps]):
     Attributes:
         thresholds: (U,) float64.
         maps: those that exceed their unit's threshold somewhere.
-        top_images: (topn, U) the images with each unit's largest activations, in descending order.
+        peaks: (U, N) float32, each unit's largest activation in every image.
         values: number of activations seen, of all units.
         compiled: whether maps came from a compiled network, whose values differ a little.
     """
 
     thresholds: np.ndarray
     maps: Maps
-    top_images: np.ndarray
+    peaks: np.ndarray
     values: int
     compiled: bool = False
 
@@ -173,23 +173,23 @@ class LayerSummary(Generic[Maps]):
         """(U,) the thresholds in float32, as maps are compared with them."""
         return torch.from_numpy(self.thresholds).float()
 
+    def top_images(self, count: int) -> np.ndarray:
+        """(up to count, U) the images with each unit's largest peaks, descending; the lowest number wins a tie."""
+        return np.stack([np.argsort(-peaks, kind="stable")[:count] for peaks in self.peaks], 1)
+
     def save(self: "LayerSummary[ActiveMaps]", folder: Path) -> None:
         """Write the summary into a folder."""
         self.maps.save(folder)
-        np.savez(
-            folder / "summary.npz",
-            thresholds=self.thresholds,
-            top_images=self.top_images,
-            values=self.values,
-            compiled=self.compiled,
-        )
+        (folder / "peaks.f32").write_bytes(self.peaks.data)
+        np.savez(folder / "summary.npz", thresholds=self.thresholds, values=self.values, compiled=self.compiled)
 
     @classmethod
     def load(cls, folder: Path) -> "LayerSummary[StoredMaps]":
-        """Read what `save` wrote. Raises an exception as `StoredMaps` if a file is missing or damaged."""
+        """Read what `save` wrote; peaks are memory-mapped. Raises an exception as `StoredMaps` if a file is damaged."""
         table = _read_npz(folder / "summary.npz")
-        values, compiled = int(table["values"]), bool(table["compiled"])
-        return LayerSummary(table["thresholds"], StoredMaps(folder), table["top_images"], values, compiled)
+        thresholds, values, compiled = table["thresholds"], int(table["values"]), bool(table["compiled"])
+        peaks = np.memmap(regular_file(folder / "peaks.f32", "peaks"), np.float32, "r").reshape(len(thresholds), -1)
+        return LayerSummary(thresholds, StoredMaps(folder), peaks, values, compiled)
 
     def check(self: "LayerSummary[StoredMaps]", units: int, images: int) -> None:
         """Raise ValueError unless it is of so many units and images."""
@@ -197,11 +197,10 @@ class LayerSummary(Generic[Maps]):
             raise ValueError("summary.npz is of other units")
         if not np.isfinite(self.thresholds).all():
             raise ValueError("summary.npz has thresholds that are not finite")
-        top = self.top_images
-        if top.ndim != 2 or top.shape[1] != units or top.dtype.kind != "i" or not top.size:
-            raise ValueError("summary.npz is of other units")
-        if top.min() < 0 or top.max() >= images:
-            raise ValueError("summary.npz is of other images")
+        if self.peaks.shape != (units, images):
+            raise ValueError("peaks.f32 is incomplete")
+        if not np.isfinite(self.peaks).all():
+            raise ValueError("peaks.f32 has values that are not finite")
         self.maps.check(units, images)
 
 
@@ -210,21 +209,19 @@ class LayerActivity:
 
     Args:
         units: U.
-        at_most: an upper bound of the number of positions that a unit has over all images.
+        images: N.
+        positions: an upper bound of those that a unit has in an image.
         quantile: share of its activations that exceed a unit's threshold.
-        topn: images to remember per unit.
         thresholds: (U,) thresholds to use instead of computing them.
     """
 
-    def __init__(self, units: int, at_most: int, quantile: float, topn: int, thresholds: np.ndarray | None = None):
+    def __init__(self, units: int, images: int, positions: int, quantile: float, thresholds: np.ndarray | None = None):
         self.units = units
         self.maps = ActiveMaps()
         self._given = thresholds
-        self._largest = LargestActivations(units, at_most, quantile) if thresholds is None else None
+        self._largest = LargestActivations(units, images * positions, quantile) if thresholds is None else None
         self._pruned_to = 0
-        self._topn = topn
-        self._peaks = torch.empty(0, units)  # (up to topn, U), descending
-        self._images = torch.empty(0, units, dtype=torch.long)
+        self._peaks = np.zeros((units, images), np.float32)
         self._values = 0
 
     def add(self, indices: Sequence[int], maps: Tensor) -> None:
@@ -237,8 +234,7 @@ class LayerActivity:
         for index, unit_maps, unit_peaks in zip(indices, maps, peaks, strict=True):
             on = (unit_peaks > bound).nonzero()[:, 0]  # (u,)
             self.maps.put(index, on, unit_maps[on])
-        images = torch.tensor(indices)[:, None].expand(-1, self.units)  # (B, U)
-        self._peaks, self._images = self._highest(torch.cat([self._peaks, peaks]), torch.cat([self._images, images]))
+        self._peaks[:, list(indices)] = peaks.T.numpy()
         if self.maps.in_memory > PRUNE_AT * self._pruned_to:
             self.maps.prune(bound)
             self._pruned_to = self.maps.in_memory
@@ -253,18 +249,10 @@ class LayerActivity:
             self._largest = LargestActivations.union(distributed.all_gather(self._largest))
         thresholds = cast(np.ndarray, self._given) if self._largest is None else self._largest.thresholds()
         self.maps.prune(torch.from_numpy(thresholds).float())
-        peaks, images = zip(*distributed.all_gather((self._peaks, self._images)), strict=True)
-        self._peaks, self._images = self._highest(torch.cat(peaks), torch.cat(images))
+        distributed.all_reduce(self._peaks)  # each image's are zero but in one process
         values = sum(distributed.all_gather(self._values))
         compiled = any(distributed.all_gather(compiled))
-        return LayerSummary(thresholds, self.maps, self._images.numpy(), values, compiled)
+        return LayerSummary(thresholds, self.maps, self._peaks, values, compiled)
 
     def _bound(self) -> Tensor:
         return torch.from_numpy(self._given).float() if self._largest is None else self._largest.bound
-
-    def _highest(self, peaks: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each unit's peaks (n, U) in these images (n, U), the topn highest; the lowest image number wins a tie."""
-        by_image = images.argsort(dim=0)
-        peaks, images = peaks.gather(0, by_image), images.gather(0, by_image)
-        order = peaks.sort(dim=0, descending=True, stable=True).indices[: self._topn]
-        return peaks.gather(0, order), images.gather(0, order)

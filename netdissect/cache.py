@@ -14,7 +14,7 @@ from util.cli import Terminated, UserError
 from util.files import regular_file, writing
 from util.made_of import MOST_BYTES, MadeOf, differences
 
-_FORMAT = 5  # raised when the stored content changes
+_FORMAT = 6  # raised when the stored content changes
 _KEY = "key.json"  # written last
 
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch.utils.data import Dataset
 
 from loader.batches import Loader
@@ -57,7 +58,7 @@ def count(
     batch_size: int = 16,
     workers: int = 0,
     partners: np.ndarray | None = None,
-) -> list[Counts]:
+) -> tuple[list[Counts], csr_array]:
     """Count mask and label pixels over all images.
 
     A unit's mask is computed at the size of the label maps. Under torchrun each process counts its share of the
@@ -71,25 +72,37 @@ def count(
             label of its own. 'original': those that have any label of the category; label 0 never counts.
         batch_size: images that a worker process counts at a time.
         workers: processes that count; 0: this one.
-        partners: (R, N), of `chance.pairings`: the image whose labels each image meets. None: each meets its own only.
+        partners: (R, N), of `chance.pairings`: the image whose labels each image meets, in the first row its own. None:
+            that row only.
 
     Returns:
-        R counts, one per pairing.
+        R counts, one per pairing; and (N, L) sparse bool, which labels each image has: in a pixel, or as a whole.
+        Label 0 is none.
     """
     partners = np.arange(len(broden))[None] if partners is None else partners
     counts = [Counts.zeros(len(summary.thresholds), len(broden.names), len(broden.categories)) for _ in partners]
     own = np.array_split(_chain(partners), distributed.world_size())[distributed.rank()].tolist()
     counter = _ImageCounter(summary, broden, iou_mode, partners, own)
     loader = Loader(counter, batch_size, num_workers=workers, collate_fn=list)
+    carried = []  # of each image of `own`, its labels
     with progress(total=len(own), desc="tally", unit="img") as bar:
         for batch in loader:
             for of_image in batch:
+                carried.append(of_image[0].labels())
                 for pairing, added in zip(counts, of_image, strict=True):
                     pairing.add(added)
             bar.update(len(batch))
     for pairing in counts:
         distributed.all_reduce(pairing.truth, pairing.intersect, pairing.activation)
-    return counts
+    return counts, _presence(own, carried, (len(broden), len(broden.names)))
+
+
+def _presence(images: Sequence[int], carried: Sequence[np.ndarray], shape: tuple[int, int]) -> csr_array:
+    """Which of N images carry which of L labels, (N, L) sparse bool, from the labels of each process's images."""
+    row = np.repeat(np.array(images, np.int32), [len(labels) for labels in carried])
+    column = np.concatenate([np.zeros(0, np.int32), *carried])
+    rows, columns = (np.concatenate(parts) for parts in zip(*distributed.all_gather((row, column)), strict=True))
+    return csr_array((np.ones(len(rows), bool), (rows, columns)), shape)
 
 
 def _chain(partners: np.ndarray) -> np.ndarray:
@@ -193,6 +206,10 @@ class _ImageCounts:
     scalars: np.ndarray
     pixels: int
     counted: np.ndarray
+
+    def labels(self) -> np.ndarray:
+        """The image's labels, each once, int32: in a pixel, or as a whole; never 0."""
+        return np.setdiff1d(np.concatenate([self.present, self.scalars]), [0]).astype(np.int32)
 
     @classmethod
     def joined(cls, parts: Sequence["_ImageCounts"]) -> "_ImageCounts":

@@ -19,6 +19,7 @@ from explain.records import ChanceRecord
 from models.snapshot import weights_fingerprint
 from netdissect import cache
 from netdissect.activity import LayerActivity, LayerSummary, StoredMaps
+from netdissect.agreement import AgreementRow, agreement_rows, describe
 from netdissect.broden import Broden
 from netdissect.chance import chance_scores, chance_summary, pairings
 from netdissect.counting import count
@@ -42,7 +43,6 @@ class PassConfig:
         preprocess: a key of `features.PREPROCESS`.
         quantile: share of its activations that exceed a unit's threshold.
         quantile_file: a quantile.npy (U,) whose thresholds are used instead; None: they are computed.
-        topn: images of largest activation to remember per unit.
         batch_size: images at a time through the network.
         workers: processes that read images; 0: this one.
         compile: whether to compile the network: True, False, or 'auto', as of `forward.Forward`.
@@ -51,7 +51,6 @@ class PassConfig:
     preprocess: str = "netdissect"
     quantile: float = 0.005
     quantile_file: Path | None = None
-    topn: int = 10
     batch_size: int = 64
     workers: int = 0
     compile: bool | str = False
@@ -82,14 +81,16 @@ class DissectedLayer:
 
     Attributes:
         name: dotted, as in `model.named_modules()`.
-        summary: thresholds, maps and top images of its units.
+        summary: thresholds, maps and peaks of its units.
         rows: its tally.
+        agreement: the rows of agreement.csv.
         chance: the content of chance.json; None without rounds of chance.
     """
 
     name: str
     summary: LayerSummary
     rows: list[TallyRow]
+    agreement: list[AgreementRow]
     chance: ChanceRecord | None
 
 
@@ -117,7 +118,7 @@ def measure_layers(
     keys = _cache_keys(model, broden, given, config)
     loaded = {layer: _load(folder, keys[layer], layouts[layer].units, len(broden)) for layer, folder in caches.items()}
     activities = {
-        layer: LayerActivity(layout.units, layout.positions * len(broden), config.quantile, config.topn, given[layer])
+        layer: LayerActivity(layout.units, len(broden), layout.positions, config.quantile, given[layer])
         for layer, layout in layouts.items()
         if loaded[layer] is None
     }
@@ -132,7 +133,7 @@ def measure_layers(
 
 
 def score_layer(layer: str, summary: LayerSummary, broden: Broden, config: TallyConfig) -> DissectedLayer:
-    """Name the units of a layer: its tally, and how it compares with chance.
+    """Name the units of a layer: its tally, how units and labels agree beyond it, and how it compares with chance.
 
     Args:
         layer: its name.
@@ -144,25 +145,28 @@ def score_layer(layer: str, summary: LayerSummary, broden: Broden, config: Tally
         UserError: for a label map that is not readable or does not fit.
     """
     partners = pairings(len(broden), config.chance_rounds)
-    own, *random = count(summary, broden, config.iou_mode, config.batch_size, config.workers, partners)
+    counts, presence = count(summary, broden, config.iou_mode, config.batch_size, config.workers, partners)
+    own, *random = counts
     rows = tally_rows(own, broden)
     found = interpretable(rows, config.score_threshold)
     message = "%s: %d of %d units interpretable (IoU >= %g, %s), %d unique detectors"
     detectors = len(unique_detectors(found))
     log.info(message, layer, len(found), len(rows), config.score_threshold, config.iou_mode, detectors)
+    agreement = agreement_rows(rows, own, summary.peaks, presence, broden)
+    log.info("%s: %s", layer, describe(agreement))
     if not random:
-        return DissectedLayer(layer, summary, rows, None)
+        return DissectedLayer(layer, summary, rows, agreement, None)
     chance = chance_summary(rows, chance_scores(random, broden), config.score_threshold)
     message = "%s: %d units above the 95th percentile of chance (IoU %.4f)"
     log.info(message, layer, chance["units_above_95"], chance["null_95"])
-    return DissectedLayer(layer, summary, rows, chance)
+    return DissectedLayer(layer, summary, rows, agreement, chance)
 
 
 def _cache_keys(
     model: nn.Module, broden: Broden, given: Mapping[str, np.ndarray | None], config: PassConfig
 ) -> dict[str, MadeOf]:
     """By layer, all that its summary depends on, with the thresholds `given` for it, if any."""
-    files = {"images": files_fingerprint(broden), "topn": config.topn}
+    files: MadeOf = {"images": files_fingerprint(broden)}
     if not config.compile:  # one who lets the network be compiled may get maps of either kind
         files["compiled"] = False
     weights = weights_fingerprint(model)

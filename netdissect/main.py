@@ -6,7 +6,8 @@
     python3 -m netdissect.main --test_mode True                   # from the repository, a sample of 64 images
 
 Every setting of settings.py is a flag in lower case. Writes tally.csv, what it was made of (tally.made_of.json),
-quantile.npy, chance.json and html/<layer>.html into the output folder; with several layers, into a folder of each.
+agreement.csv, quantile.npy, chance.json and html/<layer>.html into the output folder; with several layers, into a
+folder of each.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from models.backbones import with_head
 from models.feature_map import find_feature_map
 from models.heads import DenseHead
 from models.snapshot import weights_fingerprint
+from netdissect.agreement import write_agreement
 from netdissect.broden import Broden
 from netdissect.broden.reader import TEST_SAMPLE
 from netdissect.chance import write_chance
@@ -41,7 +43,7 @@ from netdissect.config import HERE, SETTINGS_FILE, make_config, read_settings, u
 from netdissect.dissect import DissectedLayer, PassConfig, TallyConfig, measure_layers, score_layer
 from netdissect.made_of import of_activations, of_tally
 from netdissect.network import NetworkInfo, load_model
-from netdissect.report import write_report
+from netdissect.report import PageConfig, write_report
 from netdissect.results import swapped_in
 from netdissect.tally import write_tally
 from util import distributed
@@ -93,7 +95,7 @@ def main(config: EasyDict) -> list[Path]:
     folders = layer_folders(output, config.feature_names or [find_layer(model)])
     log_inputs(info.title, device, broden)
 
-    pass_config, tally_config = step_configs(config)
+    pass_config, tally_config, page_config = step_configs(config)
     with lock_folder(output) if distributed.is_main_process() else nullcontext():
         # Features and thresholds of all layers: one pass over the images, or the caches of an earlier run
         caches = {layer: folder / CACHE for layer, folder in folders.items()}
@@ -104,7 +106,7 @@ def main(config: EasyDict) -> list[Path]:
             # Report
             if distributed.is_main_process():
                 with swapped_in(folder) as new:
-                    write_results(new, info.title, broden, layer, tally_config, config.seg_threshold)
+                    write_results(new, info.title, broden, layer, tally_config, page_config)
                     thresholds = layer.summary.thresholds if config.quantile_file else None
                     activations = of_activations(weights, name, config.preprocess, config.quantile, thresholds)
                     made_of = of_tally(activations, info, broden, config.iou_mode, layer.summary.compiled)
@@ -117,14 +119,14 @@ def main(config: EasyDict) -> list[Path]:
     return [folder / "tally.csv" for folder in folders.values()]
 
 
-def step_configs(config: EasyDict) -> tuple[PassConfig, TallyConfig]:
-    """What the two steps of a dissection need of the settings."""
-    method = config.preprocess, config.quantile, config.quantile_file, config.topn
+def step_configs(config: EasyDict) -> tuple[PassConfig, TallyConfig, PageConfig]:
+    """What the steps of a dissection need of the settings."""
+    method = config.preprocess, config.quantile, config.quantile_file
     pass_config = PassConfig(*method, config.batch_size, config.workers, config.compile)
     tally_config = TallyConfig(
         config.iou_mode, config.score_threshold, config.chance_rounds, config.tally_batch_size, config.workers
     )
-    return pass_config, tally_config
+    return pass_config, tally_config, PageConfig(config.topn, config.seg_threshold)
 
 
 def find_data(directory: Path | None) -> Path:
@@ -168,15 +170,16 @@ def log_inputs(title: str, device: torch.device, broden: Broden) -> None:
 
 
 def write_results(
-    folder: Path, model: str, broden: Broden, layer: DissectedLayer, tally: TallyConfig, seg_threshold: float
+    folder: Path, model: str, broden: Broden, layer: DissectedLayer, tally: TallyConfig, page: PageConfig
 ) -> None:
-    """Write quantile.npy, tally.csv, chance.json and the page of a layer. Arguments as of `write_report`."""
+    """Write the files of a layer's results, but for the record of its tally. Arguments as of `write_report`."""
     with atomic_write(folder / "quantile.npy") as temporary:
         np.save(temporary, layer.summary.thresholds)
     write_tally(folder / "tally.csv", layer.rows)
+    write_agreement(folder / "agreement.csv", layer.agreement)
     if layer.chance:
         write_chance(folder / "chance.json", layer.chance)
-    write_report(folder, model, broden, layer, tally, seg_threshold)
+    write_report(folder, model, broden, layer, tally, page)
 
 
 def write_record(tally: Path, made_of: MadeOf) -> None:

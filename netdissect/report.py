@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,21 @@ from util.text import plain_math, printable
 TILE = 144  # side of an image in a unit's row, pixels
 
 
+@dataclass(frozen=True)
+class PageConfig:
+    """What the page shows of each unit.
+
+    Attributes:
+        topn: images of largest activation.
+        seg_threshold: IoU from which the concepts of its further categories are listed.
+    """
+
+    topn: int = 10
+    seg_threshold: float = 0.04
+
+
 def write_report(
-    folder: Path, model: str, broden: Broden, layer: DissectedLayer, tally: TallyConfig, seg_threshold: float
+    folder: Path, model: str, broden: Broden, layer: DissectedLayer, tally: TallyConfig, config: PageConfig
 ) -> Path:
     """Write html/<layer>.html, its images html/<layer>/unit-<n>.jpg, and the bar graph as .svg and .png beside it.
 
@@ -37,16 +51,16 @@ def write_report(
         broden: the images.
         layer: the results.
         tally: how they were obtained: the page states the IoU mode and the threshold.
-        seg_threshold: IoU from which the concepts of a unit's further categories are listed.
+        config: what the page shows.
 
     Returns:
         The page's path.
     """
-    write_strips(folder / "html" / layer.name, broden, layer.summary)
+    top_images = layer.summary.top_images(config.topn)  # (topn, U), or fewer
+    write_strips(folder / "html" / layer.name, broden, layer.summary, top_images)
     found = interpretable(layer.rows, tally.score_threshold)
     by_category = {name: [row for row in found if row.category == name] for name in broden.categories}
     graph = detector_graph(folder / "html" / f"{layer.name}.svg", found, broden.categories) if found else None
-    topn = len(layer.summary.top_images)
     page = folder / "html" / f"{layer.name}.html"
     write_page(
         page,
@@ -57,15 +71,15 @@ def write_report(
         images=len(broden),
         iou_mode=tally.iou_mode,
         threshold=tally.score_threshold,
-        units=_unit_entries(layer, seg_threshold),
+        units=_unit_entries(layer, config.seg_threshold),
         categories=broden.categories,
         interpretable=len(found),
         detectors=len(unique_detectors(found)),
         by_category=[(name, len(unique_detectors(rows))) for name, rows in by_category.items() if rows],
         chance=layer.chance,
         graph=Markup(graph) if graph else None,
-        topn=topn,
-        strip_width=TILE * topn,
+        topn=len(top_images),
+        strip_width=TILE * len(top_images),
         strip_height=TILE,
     )
     return page
@@ -93,8 +107,8 @@ def _unit_entries(layer: DissectedLayer, seg_threshold: float) -> list[dict[str,
     ]
 
 
-def write_strips(folder: Path, broden: Broden, summary: LayerSummary) -> None:
-    """For each unit, write the images with its largest activations side by side, into two files.
+def write_strips(folder: Path, broden: Broden, summary: LayerSummary, images: np.ndarray) -> None:
+    """For each of U units, write its images (topn, U) side by side, into two files.
 
     unit-<n>.jpg shows them darkened outside the unit's mask, unit-<n>-outline.jpg with the mask's outline.
     """
@@ -106,7 +120,7 @@ def write_strips(folder: Path, broden: Broden, summary: LayerSummary) -> None:
 
     limits = summary.limits
     for unit in progress(range(len(limits)), desc="images", unit="unit"):
-        indices = summary.top_images[:, unit].tolist()
+        indices = images[:, unit].tolist()
         masks = np.zeros((len(indices), TILE, TILE), bool)
         for mask, index in zip(masks, indices, strict=True):
             units, maps = summary.maps.get(index)

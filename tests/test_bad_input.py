@@ -249,7 +249,7 @@ def swap(old: str, new: str) -> Callable[[str], str]:
     return lambda text: text.replace(old, new, 1)
 
 
-NO_COLUMNS = "tally {file}: no column unit, category, label, score; expected unit,category,label,score,..."
+NO_COLUMNS = "tally {file}: no column unit, category, label, score; expected unit, category, label, score"
 NOT_THE_MODELS = "tally {{file}}: it has {} units ({}), the model's are 1 to 512: it was made of another model or layer"
 
 
@@ -259,7 +259,7 @@ NOT_THE_MODELS = "tally {{file}}: it has {} units ({}), the model's are 1 to 512
         (lambda text: text.replace(",", ";"), NO_COLUMNS),
         (lambda text: text.replace(",", "\t"), NO_COLUMNS),
         (lambda text: "", NO_COLUMNS),
-        (swap("score", "iou"), "tally {file}: no column score; expected unit,category,label,score,..."),
+        (swap("score", "iou"), "tally {file}: no column score; expected unit, category, label, score"),
         (lambda text: text.splitlines()[0], NOT_THE_MODELS.format(0, "none")),
         (swap("\n1,", "\n0,"), NOT_THE_MODELS.format(512, "0 to 512")),
         (swap("\n512,", "\n513,"), NOT_THE_MODELS.format(512, "1 to 513")),

@@ -60,7 +60,7 @@ def stub(monkeypatch):
 
 def run(data, folder, compile_=False, layer="3"):
     model = TinyNetwork()
-    config = PassConfig(quantile=0.1, topn=1, batch_size=2, compile=compile_)
+    config = PassConfig(quantile=0.1, batch_size=2, compile=compile_)
     summary = measure_layers(model, data, {layer: folder}, config)[layer]
     return summary, score_layer(layer, summary, data, TallyConfig(chance_rounds=0)).rows
 

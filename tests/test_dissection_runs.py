@@ -8,12 +8,13 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, write_small_broden
 
 from models import build_model, load_snapshot
 from models.snapshot import save_snapshot
 from netdissect import dissect as dissect_module
 from netdissect import main as dissection
+from netdissect.agreement import read_agreement
 from netdissect.broden import Broden
 from netdissect.dissect import PassConfig, TallyConfig, measure_layers, score_layer
 from netdissect.tally import read_tally, write_tally
@@ -47,7 +48,7 @@ def undisturbed(snapshot, broden, tmp_path_factory):
 def test_layers_are_dissected_with_plain_values_too(snapshot, broden, tmp_path, undisturbed):
     model = load_snapshot(snapshot)[0].to(memory_format=torch.channels_last)
     images = Broden(broden)
-    summaries = measure_layers(model, images, {"layer4": tmp_path / "cache"}, PassConfig(topn=1))
+    summaries = measure_layers(model, images, {"layer4": tmp_path / "cache"}, PassConfig())
     layer = score_layer("layer4", summaries["layer4"], images, TallyConfig(chance_rounds=0))
     write_tally(tmp_path / "tally.csv", layer.rows)
     assert (tmp_path / "tally.csv").read_bytes() == undisturbed
@@ -56,8 +57,10 @@ def test_layers_are_dissected_with_plain_values_too(snapshot, broden, tmp_path, 
 
 def test_a_second_run_reuses_the_activations_of_the_first(snapshot, broden, tmp_path, undisturbed, monkeypatch):
     dissect(snapshot, broden, tmp_path, clean="False")
+    agreement = (tmp_path / "agreement.csv").read_bytes()
     monkeypatch.setattr(dissect_module, "stream_features", lambda *_: pytest.fail("a second pass"))
-    assert dissect(snapshot, broden, tmp_path, clean="True") == undisturbed
+    assert dissect(snapshot, broden, tmp_path, clean="True", topn="3") == undisturbed
+    assert (tmp_path / "agreement.csv").read_bytes() == agreement
     assert not (tmp_path / "cache").exists()
 
 
@@ -65,7 +68,6 @@ def test_a_second_run_reuses_the_activations_of_the_first(snapshot, broden, tmp_
     "change, reason",
     [
         ({"quantile": "0.01"}, "quantile"),
-        ({"topn": "2"}, "topn"),
         ({"preprocess": "imagenet"}, "preprocess"),
     ],
 )
@@ -134,8 +136,9 @@ def test_two_runs_in_one_folder(snapshot, broden, tmp_path):
     dissect(snapshot, broden, tmp_path)
 
 
-@pytest.mark.parametrize("batch_size", ["2", "64"])  # three batches for two processes, and one
-def test_two_processes_give_the_results_of_one(snapshot, broden, tmp_path, batch_size):
+@pytest.mark.parametrize("batch_size", ["5", "64"])  # three batches for two processes, and one
+def test_two_processes_give_the_results_of_one(snapshot, tmp_path, batch_size):
+    broden = write_small_broden(tmp_path / "broden", count=12)  # six images with a scene, and six without
     dissect(snapshot, broden, tmp_path / "one", batch_size=batch_size, chance_rounds="2")
     settings = flags(snapshot, broden, tmp_path / "two", batch_size=batch_size, chance_rounds="2")
     arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
@@ -144,7 +147,13 @@ def test_two_processes_give_the_results_of_one(snapshot, broden, tmp_path, batch
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("2 processes") == 1  # the first one speaks, the other does not
     files = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
-    assert [str(file) for file in files if file.suffix in (".csv", ".npy")] == ["quantile.npy", "tally.csv"]
+    assert [str(file) for file in files if file.suffix in (".csv", ".npy")] == [
+        "agreement.csv",
+        "quantile.npy",
+        "tally.csv",
+    ]
+    areas = [row.auroc for row in read_agreement(tmp_path / "two" / "agreement.csv") if row.label == "beach-s"]
+    assert areas and None not in areas
     for file in files:
         if file.suffix not in (".svg", ".html"):  # the graph has random ids
             assert (tmp_path / "two" / file).read_bytes() == (tmp_path / "one" / file).read_bytes(), file

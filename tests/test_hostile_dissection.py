@@ -26,7 +26,6 @@ from netdissect import main as dissection
 from netdissect.activity import ActiveMaps, LayerSummary
 from netdissect.broden import Broden
 from netdissect.broden.build import build
-from netdissect.broden.reader import MOST_BYTES
 from netdissect.chance import pairings
 from netdissect.counting import count
 from netdissect.features import stream_features
@@ -37,6 +36,7 @@ from netdissect.tally import read_tally
 from netdissect.thresholds import read_thresholds
 from util.cli import UserError, run
 from util.made_of import differences
+from util.tables import MOST_BYTES
 
 FACTORIES = __name__
 
@@ -435,10 +435,12 @@ def test_units_are_counted_alike_at_once_and_in_parts(broden, monkeypatch, iou_m
     active, generator = ActiveMaps(), torch.Generator().manual_seed(0)
     for image in range(6):
         active.put(image, torch.arange(image, 9), torch.rand(9 - image, 3, 3, generator=generator))
-    summary = LayerSummary(np.full(9, 0.7), active, np.zeros((0, 9), int), 0)
-    once = count(summary, Broden(broden), iou_mode, partners=pairings(6, 2))
+    summary = LayerSummary(np.full(9, 0.7), active, np.zeros((9, 6), np.float32), 0)
+    once, labels = count(summary, Broden(broden), iou_mode, partners=pairings(6, 2))
     monkeypatch.setattr(counting, "MASK_PIXELS", 2 * 32 * 32)
-    for whole, parts in zip(once, count(summary, Broden(broden), iou_mode, partners=pairings(6, 2)), strict=True):
+    again, same_labels = count(summary, Broden(broden), iou_mode, partners=pairings(6, 2))
+    np.testing.assert_array_equal(labels.toarray(), same_labels.toarray())
+    for whole, parts in zip(once, again, strict=True):
         for name in ("truth", "intersect", "activation"):
             np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
 
@@ -461,7 +463,7 @@ broden = Broden(write_broden(Path({str(tmp_path)!r}) / "b", ["scene"], labels, [
 active = ActiveMaps()
 active.put(0, torch.arange(60), torch.ones(60, 2, 2))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-(counts,) = count(LayerSummary(np.zeros(60), active, np.zeros((0, 60), int), 0), broden)
+(counts,), _ = count(LayerSummary(np.zeros(60), active, np.zeros((60, 1), np.float32), 0), broden)
 assert (counts.intersect[:, 1] == 4096 * 1024).all()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
@@ -575,14 +577,15 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("stage", ["write_tally", "write_chance", "write_report", "write_companion"])
+@pytest.mark.parametrize("stage", ["write_tally", "write_agreement", "write_chance", "write_report", "write_companion"])
 def test_results_are_those_of_one_run_after_a_failure(dissecting, tmp_path, monkeypatch, stage):
     def fail(*_):
         raise UserError("no more")
 
     assert dissecting(chance_rounds="1") == ("", 0)
     before = contents(tmp_path / "o")
-    assert {"tally.csv", "tally.made_of.json", "chance.json", "quantile.npy", "html/0.html"} < set(before)
+    results = {"tally.csv", "tally.made_of.json", "agreement.csv", "chance.json", "quantile.npy", "html/0.html"}
+    assert results < set(before)
     with monkeypatch.context() as context:
         context.setattr(dissection, stage, fail)
         assert dissecting(chance_rounds="1", quantile="0.1") == ("no more", 2)
@@ -666,6 +669,12 @@ def with_nan(folder: Path) -> None:
         np.savez(folder / "summary.npz", **{**table, "thresholds": np.full_like(table["thresholds"], np.nan)})
 
 
+def peaks_with_nan(folder: Path) -> None:
+    peaks = np.fromfile(folder / "peaks.f32", np.float32)
+    peaks[1] = np.nan
+    peaks.tofile(folder / "peaks.f32")
+
+
 def of_images_beyond(folder: Path) -> None:
     with np.load(folder / "maps.npz") as table:
         np.savez(folder / "maps.npz", **{**table, "images": table["images"] + 100})
@@ -685,6 +694,12 @@ def of_images_beyond(folder: Path) -> None:
         (of_other_units, "is damaged (summary.npz is of other units)"),
         (with_nan, "is damaged (summary.npz has thresholds that are not finite)"),
         (of_images_beyond, "is damaged (maps.npz is of other images)"),
+        (lambda folder: (folder / "peaks.f32").unlink(), "is damaged (peaks "),
+        (fifo("peaks.f32"), "is damaged (peaks "),
+        (lambda folder: (folder / "peaks.f32").write_bytes(b""), "is damaged ("),
+        (lambda folder: os.truncate(folder / "peaks.f32", 16), "is damaged (peaks.f32 is incomplete)"),
+        (lambda folder: os.truncate(folder / "peaks.f32", 13), "is damaged ("),
+        (peaks_with_nan, "is damaged (peaks.f32 has values that are not finite)"),
     ],
 )
 def test_caches_that_are_not_whole_are_made_again(dissecting, tmp_path, caplog, change, reason):

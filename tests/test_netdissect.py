@@ -56,12 +56,13 @@ def summary_of(maps=MAPS, thresholds=THRESHOLDS):
     active = ActiveMaps()
     for index, unit_maps in enumerate(maps):
         active.put(index, torch.arange(len(unit_maps)), torch.tensor(np.array(unit_maps, np.float32)))
-    return LayerSummary(np.array(thresholds), active, np.zeros((0, len(thresholds)), int), 0)
+    peaks = np.array([[np.max(unit_map) for unit_map in unit_maps] for unit_maps in maps], np.float32).T
+    return LayerSummary(np.array(thresholds), active, peaks, 0)
 
 
 def count_own(*args):
     """Each image with its own labels."""
-    (counts,) = count(*args)
+    (counts,), _ = count(*args)
     return counts
 
 
@@ -202,11 +203,11 @@ def test_thresholds_are_numpys_quantile(quantile, decimals):
 
 
 def test_a_layers_record_is_complete(tmp_path):
-    """Streaming keeps every map that exceeds the final threshold, unchanged, and each unit's top images."""
+    """Streaming keeps every map that exceeds the final threshold, unchanged, and each unit's peaks and top images."""
     generator = torch.Generator().manual_seed(0)
     maps = torch.relu(torch.randn(60, 8, 3, 3, generator=generator))
     maps[:, 5] = 0  # a dead unit
-    activity = LayerActivity(8, 60 * 9, quantile=0.02, topn=4)
+    activity = LayerActivity(8, 60, 9, quantile=0.02)
     activity.maps = ActiveMaps(budget=2000)  # bytes: most of it goes to disk
     for start in range(0, 60, 7):
         batch = maps[start : start + 7]
@@ -218,7 +219,8 @@ def test_a_layers_record_is_complete(tmp_path):
     summary.save(tmp_path)
     for record in (summary, LayerSummary.load(tmp_path)):
         np.testing.assert_allclose(record.thresholds, expected, rtol=1e-12)
-        assert record.top_images.tolist() == np.argsort(-peaks, axis=0, kind="stable")[:4].tolist()
+        assert (record.peaks == peaks.T).all()
+        assert record.top_images(4).tolist() == np.argsort(-peaks, axis=0, kind="stable")[:4].tolist()
         for index in range(60):
             units, kept = record.maps.get(index)
             on = (maps[index].amax((1, 2)) > torch.tensor(expected)).nonzero()[:, 0]
@@ -241,7 +243,7 @@ def test_images_in_which_no_unit_is_on_are_stored_too(tmp_path, counts):
 
 def test_most_maps_need_no_place():
     generator = torch.Generator().manual_seed(0)
-    activity = LayerActivity(64, 800 * 49, quantile=0.005, topn=4)
+    activity = LayerActivity(64, 800, 49, quantile=0.005)
     for start in range(0, 800, 16):
         field = torch.randn(16, 64, 3, 3, generator=generator)
         maps = torch.relu(nn.functional.interpolate(field, 7, mode="bilinear"))
@@ -303,7 +305,7 @@ def test_hooks_are_gone_after_an_exception():
 
 
 def test_chance(worked, tmp_path):
-    own, *random = count(summary_of(), worked, partners=pairings(2, rounds=3))
+    (own, *random), _ = count(summary_of(), worked, partners=pairings(2, rounds=3))
     assert own.intersect.tolist() == count_own(summary_of(), worked).intersect.tolist()
     scores = chance_scores(random, worked)
     assert scores.shape == (3, 2)

@@ -99,7 +99,7 @@ def main_process_first() -> Iterator[None]:
 
 
 def all_reduce(*arrays: np.ndarray) -> None:
-    """Replace integer arrays, in place, by their sums over all processes."""
+    """Replace arrays, in place, by their sums over all processes."""
     if world_size() > 1:
         for array in arrays:
             dist.all_reduce(torch.from_numpy(array))

@@ -1,9 +1,7 @@
 """Reader of Broden-format folders (Bau et al. 2017)."""
 
-import csv
 import os
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +12,11 @@ from loader.broden_format import INDEX_COLUMNS
 from loader.images import image_size, read_image
 from netdissect.broden.label_maps import RGB, open_label_map
 from util.cli import UserError, parse_float, parse_int
-from util.files import check_header, regular_file
+from util.tables import read_table
 
 TEST_SAMPLE = 64  # images of TEST_MODE
 MOST_PIXELS = 8192  # of a label map's side: Broden's have 112
 MOST_AREA = 2**25  # pixels of a label map, and of an image's maps together twice as many: what fits into memory
-MOST_BYTES = 1 << 30  # of a table: Broden's index has 20 MB
 MOST_LABELS = 255 + 256 * 255  # the greatest number that a label map can have
 
 
@@ -261,30 +258,6 @@ def check_category(name: str, place: str) -> None:
         raise UserError(f"{place}: category {name!r}, expected letters, digits, spaces, - and _")
     if name in INDEX_COLUMNS:
         raise UserError(f"{place}: category {name!r}, expected none of {', '.join(INDEX_COLUMNS)}: index.csv has them")
-
-
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the rows of a CSV file by header name, each with its place, 'file, line n', for messages.
-
-    Raises:
-        UserError: if the file is missing, unreadable, too large, lacks one of `columns` or has a column twice.
-    """
-    regular_file(path, "", MOST_BYTES)  # all messages about a table begin with its path
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file)
-            header = table.fieldnames or []
-            missing = [column for column in columns if column not in header]
-            if missing:
-                raise UserError(f"{path}: no column {', '.join(missing)}; expected {', '.join(columns)}")
-            check_header(header, str(path))
-            for row in table:
-                place = f"{path}, line {table.line_num}"
-                if any(row[column] is None for column in columns):
-                    raise UserError(f"{place}: fewer cells than the header")
-                yield place, row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: unreadable ({error})") from error
 
 
 def _integer(text: str, place: str, column: str) -> int:

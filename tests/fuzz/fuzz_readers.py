@@ -20,6 +20,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 INSTRUMENTED = [
     "explain.tally",
+    "explain.unit_table",
+    "util.tables",
     "netdissect.broden",
     "loader.images",
     "util.cli",

@@ -368,6 +368,7 @@ def dissect_results(case: Case, before: Surroundings) -> None:
     must(bool(tallies), "no tally")
     for tally in tallies:
         check_tally(tally)
+        check_agreement(tally.with_name("agreement.csv"), tally)
         finite(np.load(tally.parent / "quantile.npy").astype(float).tolist(), "quantile.npy")
         for path in tally.parent.glob("*.json"):
             finite(strict(path), path.name)
@@ -375,7 +376,7 @@ def dissect_results(case: Case, before: Surroundings) -> None:
             page.read_text(encoding="utf-8")
     if case.expect != ANY:
         folder, known = tallies[0].parent, case.base / case.trusted
-        for name in ("tally.csv", "chance.json"):
+        for name in ("tally.csv", "agreement.csv", "chance.json"):
             must((folder / name).read_bytes() == (known / name).read_bytes(), f"not the trusted {name}")
         same = np.array_equal(np.load(folder / "quantile.npy"), np.load(known / "quantile.npy"))
         must(same, "not the trusted quantile.npy")
@@ -405,6 +406,30 @@ def check_tally(path: Path) -> None:
                 known = truths.setdefault((category, label), texts[0])
                 must(known == texts[0], "a label's pixels differ", category, label)
         must(abs(best - float(row["score"])) <= 1e-9 + 1e-5 * best, "score is not the best IoU", row)
+
+
+def check_agreement(path: Path, tally: Path) -> None:
+    """The numbers beside a tally agree with it."""
+    tables = []
+    for file in (path, tally):
+        with open(file, newline="", encoding="utf-8") as opened:
+            tables.append(list(csv.DictReader(opened)))
+    must(len(tables[0]) == len(tables[1]), "rows of agreement.csv")
+    for row, known in zip(*tables, strict=True):
+        same = [row[name] for name in ("unit", "label", "category", "iou")]
+        must(same == [known[name] for name in ("unit", "label", "category", "score")], "not the tally's", row)
+        truth, active, both = (
+            float(known[f"{row['category']}-{part}"]) for part in ("truth", "activation", "intersect")
+        )
+        expected = {
+            "ceiling": (min(truth, active), max(truth, active)),
+            "precision": (both, active),
+            "recall": (both, truth),
+        }
+        for name, (part, whole) in expected.items():
+            must(abs(float(row[name]) - (part / whole if whole else 0)) < 1e-9, name, row)
+        areas = [float(row[name]) for name in ("auroc", "auroc-best") if row[name]]
+        must(all(0 <= area <= 1 for area in areas) and areas == sorted(areas), "AUROC", row)
 
 
 def train_results(case: Case, before: Surroundings) -> None:

@@ -41,6 +41,7 @@ def folder_entries_are_links(case: Case) -> None:
             "cache",
             "html/layer1",
             "chance.json",
+            "agreement.csv",
             "tally.made_of.json",
         ],
         # A run's own folders may be links, to a larger disk for example.
