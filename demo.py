@@ -42,11 +42,10 @@ from explain.naming import Names
 from explain.network import Network, load_network, note, with_tally
 from explain.population import Evidence, Population, population_routes, silence, validate
 from explain.records import ImageRecord, Report, Unreadable
-from explain.subjects import Selection, find_files
+from explain.subjects import Selection, find_files, shown_size
 from explain.terms import log_line
 from loader.batches import default_workers, make_loader
 from loader.datasets import dataset_names
-from loader.images import explain_transform
 from models import DENSE_MARK, head_of, load_snapshot, mark_of, parse_mark, run_name
 from models.backbones import ACCEPTED, check_arch
 from report.explanations import REPLACEABLE, Pages, write_report
@@ -210,7 +209,8 @@ def explain_selection(
     """
     names = Names(data.classes, network.tally.concepts)
     unreadable: list[Unreadable] = []
-    subjects = selection.read(explain_transform(data.spec), unreadable)
+    side = shown_size(data.spec.size, tiles=1 + options.topn)
+    subjects = selection.read(data.spec, side, unreadable)
     pairs = explain_subjects(network.classifier, subjects, names, options.topn, options.target)
     records: list[ImageRecord] = []
     pooled: list[Tensor] = []

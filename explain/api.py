@@ -21,7 +21,7 @@ from explain.images import Answer, Classifier, NotFiniteError, explain_classes
 from explain.inputs import misfit
 from explain.naming import Concept, Names
 from explain.records import Ablation
-from explain.subjects import IMAGE_SIZE, Subject, read_own, square_of
+from explain.subjects import IMAGE_SIZE, Subject, read_own, shown_size, square_of
 from explain.tally import read_made_of, read_tally
 from explain.terms import log_line
 from loader.datasets import DataSpec
@@ -242,7 +242,7 @@ def _of_tensor(image: Tensor) -> Subject:
     pixels = pixels.detach().cpu().float()
     mean, std = (torch.tensor(values)[:, None, None] for values in (settings.MEAN, settings.STD))  # (3, 1, 1)
     shown = ((pixels * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()  # (H, W, 3)
-    return Subject("", None, None, pixels, square_of(Image.fromarray(shown)))
+    return Subject("", None, None, pixels, square_of(Image.fromarray(shown), shown_size(min(pixels.shape[1:]))))
 
 
 def _subject(model: nn.Module, image: Image.Image, file: str) -> Subject:
@@ -251,4 +251,5 @@ def _subject(model: nn.Module, image: Image.Image, file: str) -> Subject:
     if type(size) is not int:  # of a stranger's network it may be anything
         noise, _ = fitting_noise(model, (IMAGE_SIZE, *SIDES))
         size = noise.shape[-1]
-    return Subject(file, None, None, explain_transform(DataSpec("", "", size=size))(image), square_of(image))
+    pixels = explain_transform(DataSpec("", "", size=size))(image)
+    return Subject(file, None, None, pixels, square_of(image, shown_size(size)))

@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,14 +15,15 @@ from torch import Tensor
 
 from explain.records import Unreadable
 from loader.folders import TYPES_READ, contains, display_name, folders_below, is_image, note_skipped, other_types
-from loader.images import read_image
+from loader.images import Sizes, explain_transform, read_image
 from loader.splits import Images
 from util.cli import UserError
 from util.files import display_path
 from util.text import printable
 
-IMAGE_SIZE = 224  # side of an explained image on the page, pixels
-ENOUGH_PIXELS = 2048  # side of a user's image above which a JPEG is not decoded in full: 224 are shown
+IMAGE_SIZE = 224  # side of an explained image on the page, pixels, unless the network sees more
+MOST_WIDTH = 65_500  # of a JPEG, pixels
+ENOUGH_PIXELS = 2048  # side of a user's image above which a JPEG is not decoded in full: so many are never shown
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Subject:
         index: its place in the validation set; None for a user's own file.
         target: its true class; None if unknown.
         image: (3, H, W) as the network sees it.
-        square: (224, 224, 3) uint8, as the page shows it.
+        square: (S, S, 3) uint8, as the page shows it; S as of `shown_size`.
     """
 
     file: str
@@ -61,13 +62,15 @@ class Selection:
     def __len__(self) -> int:
         return len(self.indices) + len(self.files)
 
-    def read(self, transform: Callable, unreadable: list[Unreadable]) -> Iterator[Subject]:
+    def read(self, sizes: Sizes, side: int, unreadable: list[Unreadable]) -> Iterator[Subject]:
         """Read the images one at a time; those that cannot be read are added to `unreadable` instead.
 
         Args:
-            transform: PIL image -> (3, H, W), as the network sees it.
+            sizes: of the network's input.
+            side: of the images on the page, pixels.
             unreadable: gets the files that are left out.
         """
+        transform = explain_transform(sizes)
         val_set = cast(Images, self.val_set)  # there are no indices without one
         places: list[tuple[int | None, str]] = [(index, val_set.file(index)) for index in self.indices]
         for index, path in [*places, *((None, file) for file in self.files)]:
@@ -78,12 +81,22 @@ class Selection:
                 unreadable.append({"file": file, "reason": printable(error)})
                 continue
             target = None if index is None else int(val_set.targets[index])
-            yield Subject(file, index, target, transform(image), square_of(image))
+            yield Subject(file, index, target, transform(image), square_of(image, side))
 
 
-def square_of(image: Image.Image) -> np.ndarray:
-    """An image as the page shows it: (224, 224, 3) uint8."""
-    return np.asarray(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR))
+def shown_size(size: int, tiles: int = 1) -> int:
+    """Side of an explained image on the page, pixels: at least `IMAGE_SIZE`, and no less than the network sees.
+
+    Args:
+        size: side of the network's input, pixels.
+        tiles: images in a row of one file, which must not be wider than `MOST_WIDTH`.
+    """
+    return min(max(IMAGE_SIZE, size), MOST_WIDTH // tiles)
+
+
+def square_of(image: Image.Image, side: int) -> np.ndarray:
+    """An image as the page shows it, squeezed to a square as for the network: (side, side, 3) uint8."""
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
 
 def read_own(file: str) -> Image.Image:

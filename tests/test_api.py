@@ -387,7 +387,11 @@ def test_an_image_is_seen_at_the_size_that_the_network_was_trained_with(tmp_path
     about = {"arch": "resnet18_fc_ma", "topk": 5, "size": 96}
     save_snapshot(tmp_path / "a.pth", {**about, "state_dict": model.state_dict()})
     again, _ = load_snapshot(tmp_path / "a.pth")
-    assert explain(again, np.zeros((50, 60, 3), np.uint8)).subject.image.shape == (3, 96, 96)
+    subject = explain(again, np.zeros((50, 60, 3), np.uint8)).subject
+    assert (subject.image.shape, subject.square.shape) == ((3, 96, 96), (224, 224, 3))
+    again.size = 256
+    subject = explain(again, np.zeros((50, 60, 3), np.uint8)).subject
+    assert (subject.image.shape, subject.square.shape) == ((3, 256, 256), (256, 256, 3))
 
 
 @pytest.mark.parametrize(

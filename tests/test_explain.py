@@ -15,6 +15,7 @@ from explain.faithfulness import ablation_records, at_random, by_votes, faithful
 from explain.images import Classifier, explain_images
 from explain.naming import Names, unit_name, unit_title
 from explain.routes import class_accuracy, routes_of, routes_record
+from explain.subjects import shown_size
 from explain.tally import TallyRow
 from explain.terms import log_line, terms_of
 from explain.votes import class_votes
@@ -109,6 +110,12 @@ def test_heat_overlay_is_the_authors_blend():
     assert strong[0, 0].tolist() == [50, 50, 79]
     assert strong[0, 1].tolist() == [79, 50, 50]
     assert (flat == 50).all()
+
+
+@pytest.mark.parametrize("size, tiles, side", [(64, 6, 224), (224, 6, 224), (384, 6, 384), (384, 292, 224)])
+def test_a_page_shows_an_image_no_smaller_than_the_network_sees_it(size, tiles, side):
+    assert shown_size(size, tiles) == side  # 292 tiles of 384 pixels would be wider than a JPEG can be
+    assert side * tiles < 65_536
 
 
 def test_labels_lose_their_suffix_only():

@@ -599,6 +599,13 @@ def test_figures_are_bounded(figures, snapshot, photo, tmp_path, said, capsys):
         assert strip.size == (292 * 224, 224)
 
 
+@pytest.mark.parametrize("size, side", [(96, 224), (256, 256)])
+def test_overlays_are_no_smaller_than_what_the_network_sees(photo, tmp_path, size, side):
+    explain("--modelfile", network(tmp_path / "n.pth", size=size), "--image", photo, "--output", tmp_path / "o")
+    with Image.open(tmp_path / "o" / "vis" / "cam_0.jpg") as strip:
+        assert strip.size == (6 * side, side)
+
+
 def test_overlays_are_those_of_the_plain_formula():
     generator = np.random.default_rng(0)
     image = generator.integers(0, 255, (32, 32, 3), np.uint8)
