@@ -38,6 +38,7 @@ from explain.inputs import (
     pick_figure,
     select_images,
 )
+from explain.materials import concepts_notice, images_notice, materials_shown
 from explain.naming import Names
 from explain.network import Network, load_network, note, with_tally
 from explain.population import Evidence, Population, population_routes, silence, validate
@@ -156,6 +157,9 @@ def main(args: argparse.Namespace) -> Report:
     note(network.notices, check_classes("the snapshot", network.about, data))
     rival = load_rival(args.compare, network, data, device) if args.compare else None
     selection = select_images(data, args.images, files)
+    trained_on = network.about.get("dataset")
+    note(network.notices, images_notice(trained_on, materials_shown(data, selection)))
+    note(network.notices, concepts_notice(trained_on, network.tally.made_of))
     figure = pick_figure(args.figure, len(selection))
     output = Path(args.output) if args.output else output_folder(network, args.mark, data)
     compared = args.compare and display_path(args.compare)

@@ -18,6 +18,7 @@ from torchvision.models import ResNet18_Weights
 
 import settings
 from loader.folders import TYPES_READ, display_name
+from loader.materials import DRAWN, PHOTOGRAPHED
 from loader.mini_places import CLASSES as MINI_PLACES_CLASSES
 from loader.mini_places import ensure_mini_places
 from loader.splits import MOST_IDX_BYTES, AnnotatedImages, FashionMNISTFiles, Images, ImageTree, subfolders
@@ -255,6 +256,7 @@ class DataSpec:
         layout: how it lies on disk.
         class_names: the C class names in the order of their numbers; None if they are the folders' names.
         download: what to download and where to put it, for the message that it is missing; `{folder}` is that place.
+        material: of its images, one of `loader.materials.IMAGES`; None if it is unknown.
     """
 
     name: str
@@ -268,6 +270,7 @@ class DataSpec:
     layout: Layout = IMAGE_TREE
     class_names: Callable[[], list[str]] | None = None
     download: str = "arrange it as {folder}/{{train,val}}/<class>/*.jpg"
+    material: str | None = None
 
     def at_size(self, size: int | None) -> "DataSpec":
         """The same for a network whose input has that many pixels a side; None: the data set's own.
@@ -339,6 +342,7 @@ register(
         class_names=lambda: CATEGORIES_FILE.read_text(encoding="utf-8").split(),
         download="download places365standard_easyformat.tar (21 GB) from http://places2.csail.mit.edu/download.html "
         "and unpack or link it there as {folder}/{{train,val}}/<category>/*.jpg",
+        material=PHOTOGRAPHED,
     )
 )
 register(
@@ -347,9 +351,14 @@ register(
         layout=WordNetTreeLayout(),
         class_names=lambda: list(ResNet18_Weights.IMAGENET1K_V1.meta["categories"]),
         download="get ILSVRC2012 from https://image-net.org and arrange it as {folder}/{{train,val}}/<wnid>/*.JPEG",
+        material=PHOTOGRAPHED,
     )
 )
-register(_from_settings("mini_places", layout=EmbeddedLayout(), class_names=lambda: list(MINI_PLACES_CLASSES)))
+register(
+    _from_settings(
+        "mini_places", layout=EmbeddedLayout(), class_names=lambda: list(MINI_PLACES_CLASSES), material=DRAWN
+    )
+)
 register(
     _from_settings(
         "fashion_mnist",
@@ -357,6 +366,7 @@ register(
         class_names=lambda: list(FashionMNIST.classes),
         download="put the four idx files (plain or .gz) of https://github.com/zalandoresearch/fashion-mnist there, "
         "or install Debian's package dataset-fashion-mnist",
+        material=PHOTOGRAPHED,
     )
 )
 register(
@@ -364,6 +374,7 @@ register(
         "tiny_imagenet",
         layout=TINY_IMAGENET,
         download="get tiny-imagenet-200.zip from http://cs231n.stanford.edu and unpack it there, as it is",
+        material=PHOTOGRAPHED,
     )
 )
 
@@ -375,7 +386,8 @@ def dataset_names() -> list[str]:
 
 def spec_of(dataset: str) -> DataSpec:
     """The spec of a data set by name; any other name is a tree of the user's, which is treated like Places365."""
-    return _SPECS.get(dataset) or replace(_SPECS["places365"], name=dataset, num_classes=None, class_names=None)
+    places = _SPECS["places365"]
+    return _SPECS.get(dataset) or replace(places, name=dataset, num_classes=None, class_names=None, material=None)
 
 
 def fitting_datasets(count: int) -> str:

@@ -28,12 +28,13 @@ from tqdm import tqdm
 
 import settings
 from loader.broden_format import LabelCounts, encode_labels, label_shares, write_tables
+from loader.materials import MANIFEST, read_manifest
 from scenes.colours import name_colours
 from scenes.compositions import COMPOSITIONS
 from scenes.concepts import COLOURS, LAYERS
 from scenes.render import Scene, render
 from util.cli import ArgumentParser, UserError, check_ranges, run
-from util.files import atomic_write, regular_file
+from util.files import atomic_write
 from util.text import say
 
 VERSION = 1  # of the renderer; raise it when the images change, so that older data sets are rendered again
@@ -42,8 +43,6 @@ PLACES, BRODEN = "mini_places", "mini_broden"
 SIZE, LABEL_SIZE = 224, 112  # side of images and of label maps, pixels
 
 _SPLITS = ("train", "val", "broden")
-_MANIFEST = "manifest.json"
-_MANIFEST_BYTES = 1 << 20  # at most
 _JPEG_QUALITY = 90
 _STALE_SECONDS = 3600  # an older temporary folder was left behind by an interrupted run
 _BRODEN_TRAIN_SHARE = 0.7  # of mini_broden's rows, the first; the others are split `val`
@@ -103,7 +102,7 @@ def ensure_mini_places(root: str | os.PathLike, **sizes: Any) -> tuple[Path, Pat
 
 def is_complete(root: str | os.PathLike) -> bool:
     """Whether `root` has both folders, each with a manifest of this version; manifests are written last."""
-    return all(_manifest(Path(root) / name).get("version") == VERSION for name in (PLACES, BRODEN))
+    return all(read_manifest(Path(root) / name).get("version") == VERSION for name in (PLACES, BRODEN))
 
 
 # Seven parameters: callers set few of them, by name, as with a command line's flags.
@@ -140,7 +139,7 @@ def render_mini_places(
         _write_broden_tables(labelled, tasks["broden"], shares[train + val :])
         manifest = {"version": VERSION, "seed": seed, "classes": CLASSES, **counts}
         for folder in (places, labelled):
-            (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         for folder, name in ((labelled, BRODEN), (places, PLACES)):
             _put_in_place(folder, root / name)
     finally:
@@ -183,7 +182,7 @@ def _temporary_folder(root: Path, name: str) -> Path:
 
 def _put_in_place(folder: Path, target: Path) -> None:
     """Rename a finished folder to its target, in place of an older or incomplete one; an identical one stays."""
-    if _manifest(target).get("version") == VERSION and _manifest(target) == _manifest(folder):
+    if read_manifest(target).get("version") == VERSION and read_manifest(target) == read_manifest(folder):
         return
     if target.is_symlink():
         raise UserError(f"{target}: a link to a folder without a complete data set; remove it, or name another --root")
@@ -192,18 +191,8 @@ def _put_in_place(folder: Path, target: Path) -> None:
     try:
         folder.rename(target)
     except OSError:
-        if _manifest(target).get("version") != VERSION:  # else another process was faster
+        if read_manifest(target).get("version") != VERSION:  # else another process was faster
             raise
-
-
-def _manifest(folder: Path) -> dict:
-    """Read a folder's manifest; empty if it is missing or broken."""
-    file = folder / _MANIFEST
-    try:
-        manifest = json.loads(regular_file(file, "manifest", _MANIFEST_BYTES).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
 
 
 def _tasks(split: str, count: int, seed: int, places: Path, labelled: Path) -> Iterable[_Task]:
@@ -322,7 +311,7 @@ def main() -> None:
         return
     if args.force:
         for name in (PLACES, BRODEN):
-            (Path(args.root) / name / _MANIFEST).unlink(missing_ok=True)
+            (Path(args.root) / name / MANIFEST).unlink(missing_ok=True)
     render_mini_places(args.root, args.train, args.val, args.broden, args.seed, args.workers)
 
 

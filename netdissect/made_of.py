@@ -1,17 +1,16 @@
 """What a tally and a cache were made of: the fields of `tally.made_of.json` and of a cache's key."""
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
 import numpy as np
 
+from loader.materials import material_of_folder, read_manifest
 from netdissect.broden import Broden
 from netdissect.network import NetworkInfo
-from util.cli import UserError
 from util.files import last_name, regular_file
-from util.made_of import MOST_BYTES, MadeOf, fingerprint
+from util.made_of import MadeOf, fingerprint
 
 FORMAT = 1  # of tally.made_of.json
 
@@ -47,7 +46,12 @@ def of_tally(activations: MadeOf, info: NetworkInfo, broden: Broden, iou_mode: s
         compiled: whether the network was compiled, which is recorded only if it was.
     """
     network = {"arch": info.arch, "topk": info.topk}
-    data = {"data": last_name(broden.directory), "data_fingerprint": data_fingerprint(broden), "images": len(broden)}
+    data = {
+        "data": last_name(broden.directory),
+        "material": material_of_folder(broden.directory),
+        "data_fingerprint": data_fingerprint(broden),
+        "images": len(broden),
+    }
     how = {"iou_mode": iou_mode, **({"compiled": True} if compiled else {})}
     return {"format": FORMAT, **network, **activations, **data, "categories": broden.categories, **how}
 
@@ -89,8 +93,5 @@ def _name(path: Path, broden: Broden) -> str:
 
 def _rendered(directory: Path) -> tuple[object, object]:
     """Version and seed in the manifest of a rendered folder; those of others are unknown."""
-    try:
-        manifest = json.loads(regular_file(directory / "manifest.json", "manifest", MOST_BYTES).read_text("utf-8"))
-    except (UserError, OSError, ValueError, RecursionError):
-        return None, None
-    return (manifest.get("version"), manifest.get("seed")) if isinstance(manifest, dict) else (None, None)
+    manifest = read_manifest(directory)
+    return manifest.get("version"), manifest.get("seed")

@@ -173,6 +173,7 @@ def test_the_record_names_it_only_if_it_was(data):
     info = NetworkInfo("tiny", "dense", "unknown", None, "tiny")
     assert "compiled" not in of_tally({}, info, data, "lite")
     assert of_tally({}, info, data, "lite", compiled=True)["compiled"] is True
+    assert of_tally({}, info, data, "lite")["material"] == "photographed"  # nothing says that it was rendered
 
 
 def test_the_setting():

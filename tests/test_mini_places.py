@@ -11,8 +11,11 @@ from PIL import Image
 
 from loader import mini_places
 from loader.datasets import class_names
+from loader.materials import material_of_folder, materials_of_files
 from loader.mini_places import CATEGORIES, CLASSES, ensure_mini_places, is_complete, label_numbers, render_mini_places
 from netdissect.broden import Broden
+from netdissect.made_of import of_tally
+from netdissect.network import NetworkInfo
 from util.cli import UserError
 
 
@@ -135,6 +138,14 @@ def test_a_complete_rendering_is_kept_and_an_outdated_one_is_not(root, tmp_path,
         assert not is_complete(root)
     finally:
         manifest.write_text(text)
+
+
+def test_rendered_folders_say_that_they_are_drawn(root):
+    assert {material_of_folder(folder) for folder in root.iterdir()} == {"drawn"}
+    scenes = [*root.rglob("val/*/*.jpg"), *root.rglob("images/mini/*.jpg")]
+    assert len(scenes) == 48 and materials_of_files(scenes) == {"drawn"}
+    made_of = of_tally({}, NetworkInfo("tiny", "dense", "unknown", None, "tiny"), Broden(root / "mini_broden"), "lite")
+    assert (made_of["data"], made_of["material"]) == ("mini_broden", "drawn")
 
 
 def test_unknown_class_and_unwritable_root(tmp_path):
