@@ -61,3 +61,4 @@ MOST_WORKERS = 1024  # loading processes; a larger number is a typo, and would e
 EXPLAIN_IMAGES = 15  # images that demo.py explains by default
 EXPLAIN_TOPN = 5  # votes (activation x weight, one per unit) shown per image
 SCORE_THRESHOLD = 0.04  # a unit counts as interpretable at this IoU or above
+UNSURE_BELOW = 0.5  # a less probable prediction is called unsure: all other classes together are more probable

@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+import settings
 from explain.naming import Names
 from explain.records import (
     Contestant,
@@ -204,6 +205,7 @@ def _prediction(
         "prediction": ranking[0]["class"],
         "prediction_name": ranking[0]["name"],
         "probability": ranking[0]["probability"],
+        "unsure": ranking[0]["probability"] < settings.UNSURE_BELOW,
         "explained": explained,
         "explained_name": classes[explained],
         "ranking": ranking,

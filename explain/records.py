@@ -161,6 +161,7 @@ class Prediction(TypedDict):
         target, target_name: the true class; None where it is unknown.
         prediction, prediction_name: the most probable class.
         probability: of the prediction, 0 to 1.
+        unsure: whether that is below `settings.UNSURE_BELOW`.
         explained, explained_name: the class whose score is taken apart.
         ranking: the most probable classes.
     """
@@ -170,6 +171,7 @@ class Prediction(TypedDict):
     prediction: int
     prediction_name: str
     probability: float
+    unsure: bool
     explained: int
     explained_name: str
     ranking: list[Guess]

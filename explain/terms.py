@@ -35,14 +35,14 @@ def terms_of(score: Score) -> Terms:
 
 def log_line(record: ExplanationRecord, file: str) -> str:
     """A record for the terminal: what was predicted of the image `file`, and the sum behind it."""
-    known = record["target"] is not None
-    verdict = ("right" if record["target"] == record["prediction"] else f"is {record['target_name']}") if known else ""
+    remarks = ["unsure"] if record["unsure"] else []
+    if record["target"] is not None:
+        right = record["target"] == record["prediction"]
+        remarks.append("right" if right else f"is {record['target_name']}")
     terms = terms_of(record)
     parts = [f"{unit['vote']:.2f} {unit_name(unit)}" for unit in terms.units]
     if terms.others is not None:
         parts.append(f"{terms.others:.2f} of {record['others']['count']} others")
     score = " + ".join([*parts, f"{terms.bias:.2f} bias"])
-    return (
-        f"{Path(file).name or 'image'}: {record['prediction_name']} {100 * record['probability']:.1f} %"
-        f"{', ' + verdict if verdict else ''}; {record['explained_name']} {record['logit']:.2f} = {score}"
-    )
+    said = ", ".join([f"{record['prediction_name']} {100 * record['probability']:.1f} %", *remarks])
+    return f"{Path(file).name or 'image'}: {said}; {record['explained_name']} {record['logit']:.2f} = {score}"

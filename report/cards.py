@@ -10,18 +10,20 @@ from explain.terms import terms_of
 _LISTED_FLIPS = 3  # units named on the page because the prediction changes without them
 
 
-def card(image: ImageRecord, place: int) -> dict[str, Any]:
+def card(image: ImageRecord, place: int, classes: int) -> dict[str, Any]:
     """An image's record with what only the page needs.
 
     Args:
         image: the record.
         place: on the page, from 0.
+        classes: how many the network knows.
     """
     rivals = [class_name(side["name"]) for side in image["contest"]]
     return {
         **image,
         "anchor": f"image-{image['index']}" if image["index"] is not None else f"image-file-{place}",
         "verdict": _verdict(image),
+        "doubt": _doubt(image, classes),
         **_waterfall(image),
         "text": _search_text(image),
         "contest_title": f"Why {rivals[0]}" + (f" and not {' or '.join(rivals[1:])}?" if rivals[1:] else "?"),
@@ -34,6 +36,15 @@ def _verdict(image: ImageRecord) -> str:
     if image["target"] is None:
         return ""
     return "right" if image["target"] == image["prediction"] else "wrong"
+
+
+def _doubt(image: ImageRecord, classes: int) -> str:
+    """What to think of a prediction of low probability; '' of any other."""
+    if not image["unsure"]:
+        return ""
+    if image["target"] is not None:  # of its classes, then
+        return "The network is unsure: all other classes together are more probable."
+    return f"The network is unsure: the image may show none of its {classes:,} classes."
 
 
 def _waterfall(image: ImageRecord) -> dict[str, Any]:

@@ -79,7 +79,8 @@ def write_pages(folder: Path, pages: Pages) -> None:
     """Write explain.html, classes.html, class/<name>.html, units.html and faithfulness.html into a folder."""
     report = pages.report
     common = {"pages": NAVIGATION, "threshold": pages.threshold, "notices": report.get("notices", [])}
-    images = [card(image, place) for place, image in enumerate(report["images"])]
+    classes = len(pages.routes["classes"])
+    images = [card(image, place, classes) for place, image in enumerate(report["images"])]
     known = [image for image in images if image["verdict"]]
     write_page(
         folder / "explain.html",

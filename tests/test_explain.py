@@ -274,7 +274,7 @@ def test_log_figure_card_and_record_show_the_same_terms(topk):
         assert title == f"{record['explained_name'].replace('_', ' ')}  {record['logit']:.2f}"
         assert [float(term) for term in right.split(" ")] == shown
 
-        shown_card = card(record, 0)
+        shown_card = card(record, 0, len(CLASSES))
         begins = [start for start, unit in zip(shown_card["starts"], record["units"], strict=True) if unit["active"]]
         begins += [] if terms.others is None else [shown_card["others_start"]]
         begins.append(shown_card["bias_start"])
@@ -283,6 +283,32 @@ def test_log_figure_card_and_record_show_the_same_terms(topk):
         assert ends == list(accumulate(terms.values))
         assert ends[-1] == pytest.approx(record["logit"], abs=1e-9)
         assert shown_card["low"] <= min(0.0, *ends) and shown_card["high"] >= max(0.0, *ends)
+
+
+@pytest.mark.parametrize("target, said", [(None, "dusk"), (0, "dusk, right"), (2, "dusk, is street")])
+def test_a_prediction_of_low_probability_is_called_unsure(target, said):
+    """Scores 0, 0 and log 2: probabilities a quarter, a quarter, a half; then log 1.9 instead of log 2."""
+    names = Names(["dusk", "beach", "street"], {})
+    for score, unsure in ((2.0, False), (1.9, True)):
+        model = build_model("resnet18_fc_ma", 3, 5).eval()
+        torch.nn.init.zeros_(model.rfc.weight)
+        model.rfc.bias.data = torch.tensor([score, 1.0, 1.0]).log()
+        (answer,) = explain_images(Classifier.of(model), torch.zeros(1, 3, 64, 64), [target], names, 5)
+        record = answer.record
+        assert record["probability"] == pytest.approx(score / (score + 2))
+        assert record["unsure"] is unsure
+        doubt = said.replace("dusk", "unsure" if unsure else "", 1).removeprefix(", ")
+        shown = f"{100 * record['probability']:.1f} %{', ' if doubt else ''}{doubt};"
+        assert log_line(record, "a.jpg").startswith(f"a.jpg: dusk {shown}")
+
+
+def test_a_card_says_what_to_think_of_an_unsure_prediction():
+    (record,) = explained_at_random(CLASSES, topk=5, count=1)[0]
+    own, unsure = {"target": None, "target_name": None}, "The network is unsure: "
+    assert card({**record, "unsure": False}, 0, 200)["doubt"] == ""
+    assert card({**record, "unsure": True}, 0, 200)["doubt"] == unsure + "all other classes together are more probable."
+    others = card({**record, **own, "unsure": True}, 0, 1200)["doubt"]
+    assert others == unsure + "the image may show none of its 1,200 classes."
 
 
 def test_a_waterfall_worked_by_hand():
@@ -295,7 +321,7 @@ def test_a_waterfall_worked_by_hand():
     ]
     others = {"count": 3, "vote": 4.0, "share": 50.0}
     record = {**records[0], "units": units, "others": others, "bias": -2.0, "logit": 4.0}
-    shown = card(record, 0)
+    shown = card(record, 0, len(CLASSES))
     assert (shown["starts"], shown["others_start"], shown["bias_start"]) == ([0.0, 0.0, 3.0], 2.0, 6.0)
     assert (shown["low"], shown["high"]) == (0.0, 6.0)
     assert equation(record).endswith("  4.00\n= 3.00 -1.00 +4.00 -2.00")
