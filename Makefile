@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test test-slow test-oldest campaign lint shipped clean
+.PHONY: demo photos test test-slow test-oldest campaign lint shipped clean
 
 demo: $(VENV)/installed  ## explain the shipped network's predictions on the embedded scenes
 	$(BIN)/python demo.py
+
+photos: $(VENV)/installed-photos  ## explain six photographs that the packages bring
+	$(BIN)/python -m loader.photographs
+	$(BIN)/python demo.py --image data/photographs
 
 test: $(VENV)/installed-dev  ## the test suite
 	$(BIN)/python $(PYTEST)
@@ -42,7 +46,11 @@ $(VENV)/installed: requirements.txt
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	touch $@
 
-$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+$(VENV)/installed-photos: $(VENV)/installed requirements-photos.txt
+	$(BIN)/pip install --quiet --requirement requirements-photos.txt
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed-photos requirements-dev.txt
 	$(BIN)/pip install --quiet --requirement requirements-dev.txt
 	touch $@
 
