@@ -1,14 +1,16 @@
 """Explain predictions: which few units a network's decision is the sum of, and what they respond to.
 
     python3 demo.py                                              # the shipped network, on the embedded scenes
+    python3 demo.py --image my.jpg holiday/ "scans/**/*.png"     # your own photographs: files, folders, patterns
     python3 demo.py --mark t5 --nd_result tally.csv --modelfile snapshot/pytorch_.../epoch_89.pth
     python3 demo.py --images 10012,28993                         # these validation images
-    python3 demo.py --image my.jpg holiday/ "scans/**/*.png"     # your own images: files, folders, patterns
     python3 demo.py --explain target                             # the votes for the true class
     python3 demo.py --compare dense.pth                          # beside another network's top votes: does it hold?
 
 Writes explain.html (images), classes.html, class/, units.html (routes), faithfulness.html, the data of each in
-explain.json, routes.json and faithfulness.json, and figure.png and .pdf, into result/pytorch_{arch}_{mark}_{dataset}/.
+explain.json, routes.json and faithfulness.json, and figure.png and .pdf, into result/pytorch_{arch}_{mark}_{dataset}/,
+or with --image into result/own_images/. Without --modelfile, --arch, --dataset and --images, a shipped network of
+photographs explains the files of --image; its packages are listed in requirements-photos.txt.
 The network is tested on the validation images. Routes, and whether explanations hold, are measured on these, or with
 --no_val on the explained ones only.
 """
@@ -30,6 +32,7 @@ from explain.faithfulness import MOST_STEPS, Curves, ablation_records, by_votes,
 from explain.images import explain_subjects
 from explain.inputs import (
     FIGURE_IMAGES,
+    Asked,
     Data,
     check_classes,
     data_fingerprint,
@@ -69,7 +72,7 @@ def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     parser.add_argument("--mark", help="tK, the number of votes per class (default: as the snapshot says)")
     parser.add_argument("--arch", help=f"one of {ACCEPTED} (default: as the snapshot says)")
-    parser.add_argument("--modelfile", metavar="PTH", help="snapshot (default: the run's newest, or the shipped one)")
+    parser.add_argument("--modelfile", metavar="PTH", help="snapshot (default: the run's newest, or a shipped one)")
     parser.add_argument("--finetune", metavar="PTH", help="the weights that a slim snapshot was trained on, and lacks")
     parser.add_argument("--nd_result", metavar="CSV", help="tally.csv of netdissect/main.py for this snapshot")
     parser.add_argument("--dataset", help=f"{', '.join(dataset_names())}, or a folder with train/ and val/")
@@ -90,7 +93,9 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("--compare", metavar="PTH", help="another network (a dense one, say) for faithfulness.html")
     parser.add_argument("--explain", default="prediction", choices=["prediction", "target"], help="whose votes")
     parser.add_argument("--topn", type=int, default=settings.EXPLAIN_TOPN, help="votes shown per image")
-    parser.add_argument("--output", metavar="DIR", help="folder that gets explain.html")
+    parser.add_argument(
+        "--output", metavar="DIR", help="folder that gets explain.html (default: the run's; with --image own_images/)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
     parser.add_argument("--workers", type=int, default=default_workers(), help="processes that read images")
     parser.add_argument("--no_val", action="store_true", help="leave the validation out")
@@ -147,13 +152,16 @@ def main(args: argparse.Namespace) -> Report:
     device = pick_device(args.device)
 
     # Load: the network, what its units respond to, and the images
-    model_file, own_tally = find_snapshot(args.modelfile, args.arch, args.mark, args.dataset, args.data)
-    network = load_network(model_file, args.arch, args.mark, args.finetune)
-    network = with_tally(network, args.nd_result, own_tally)
+    files = find_files(args.image or [])
+    asked = Asked(args.modelfile, args.arch, args.mark, args.dataset, args.data, args.images, bool(args.image))
+    choice = find_snapshot(asked)
+    network = load_network(choice.file, args.arch, args.mark, args.finetune)
+    network = with_tally(network, args.nd_result, choice.tally)
+    if choice.why:
+        say(f"why this model: {choice.why}")
     say(f"device: {describe_device(device)}")
     network.model.to(device)
-    files = find_files(args.image or [])
-    data = find_data(args.dataset, args.data, network.about, names_only=bool(files) and not args.images)
+    data = find_data(args.dataset, args.data, network.about, names_only=asked.own_only)
     note(network.notices, check_classes("the snapshot", network.about, data))
     rival = load_rival(args.compare, network, data, device) if args.compare else None
     selection = select_images(data, args.images, files)
@@ -161,7 +169,7 @@ def main(args: argparse.Namespace) -> Report:
     note(network.notices, images_notice(trained_on, materials_shown(data, selection)))
     note(network.notices, concepts_notice(trained_on, network.tally.made_of))
     figure = pick_figure(args.figure, len(selection))
-    output = Path(args.output) if args.output else output_folder(network, args.mark, data)
+    output = Path(args.output) if args.output else output_folder(network, data, asked)
     compared = args.compare and display_path(args.compare)
 
     with lock_folder(output, name=LOCK), staged(output, REPLACEABLE) as staging:
@@ -187,10 +195,12 @@ def load_rival(path: str, network: Network, data: Data, device: torch.device) ->
     return rival.to(device)
 
 
-def output_folder(network: Network, mark: str | None, data: Data) -> Path:
-    """result/pytorch_{arch}_{mark}_{dataset}/."""
-    about = network.about
-    return ROOT / settings.RESULT_ROOT / run_name(about["arch"], mark or mark_of(about["topk"]), data.name)
+def output_folder(network: Network, data: Data, asked: Asked) -> Path:
+    """result/pytorch_{arch}_{mark}_{dataset}/, the run's, or result/own_images/ if the user's own are among them."""
+    results, about = ROOT / settings.RESULT_ROOT, network.about
+    if asked.image:
+        return results / settings.OWN_IMAGES
+    return results / run_name(about["arch"], asked.mark or mark_of(about["topk"]), data.name)
 
 
 # --- explain ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from easydict import EasyDict
 DATA_ROOT = "data"
 SNAPSHOT_ROOT = "snapshot"
 RESULT_ROOT = "result"
+OWN_IMAGES = "own_images"  # folder in it for reports of a user's own images: they never replace a run's
 
 ARCH = "resnet18_fc_ma"  # ResNet-18 with a DKA head
 MARK = "t5"  # K = 5; with ResNet-18 this is the paper's "ResNet-d5a"
@@ -15,6 +16,9 @@ MARK = "t5"  # K = 5; with ResNet-18 this is the paper's "ResNet-d5a"
 # What `python3 demo.py` explains before anything has been trained.
 SHIPPED_SNAPSHOT = "snapshot/shipped/resnet18_d5a_mini_places.pth"
 SHIPPED_TALLY = "snapshot/shipped/tally.csv"
+# What explains photographs, `python3 demo.py --image my.jpg`; pip brings the weights that this slim snapshot lacks.
+SHIPPED_PHOTO_SNAPSHOT = "snapshot/shipped/photos/efficientnet_lite0_d5a_tiny_imagenet.pth"
+SHIPPED_PHOTO_TALLY = "snapshot/shipped/photos/tally.csv"
 
 # ImageNet's channel means and standard deviations (RGB, images scaled to 0..1), as in the paper.
 MEAN = (0.485, 0.456, 0.406)

