@@ -11,7 +11,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from explain.naming import class_name, unit_name
-from explain.records import FaithfulnessRecord, Report, RoutesRecord, UnitRecord
+from explain.records import ClassRoute, FaithfulnessRecord, Report, RoutesRecord, UnitRecord
 from report.cards import card
 from report.figures import faithfulness_graph
 from report.pages import file_name, link_to, write_page
@@ -132,10 +132,10 @@ def _write_class_pages(
     common: dict[str, Any],
 ) -> None:
     routes = pages.routes
-    _write_matrix(folder / "vis" / "routes.png", routes)
     concepts = {unit["unit"]: unit for unit in pages.units}
     by_class = {row["class"]: row for row in routes["classes"]}
-    rows = [by_class[class_] for class_ in routes["order"]["classes"]]
+    rows = [by_class[class_] for class_ in routes["order"]["classes"] if by_class[class_]["images"]]
+    _write_matrix(folder / "vis" / "routes.png", rows, routes["order"]["units"])
     columns = [concepts[unit] for unit in routes["order"]["units"]]
     write_page(
         folder / "classes.html",
@@ -145,6 +145,7 @@ def _write_class_pages(
         routes=routes,
         files=files,
         rows=rows,
+        classes=sorted(routes["classes"], key=_is_absent),
         columns=columns,
         matrix_rows=[
             {
@@ -168,15 +169,19 @@ def _write_class_pages(
         )
 
 
-def _write_matrix(path: Path, routes: RoutesRecord) -> None:
+def _is_absent(row: ClassRoute) -> bool:
+    """Whether no image is of a class, nor explained as it."""
+    return not row["images"] and row["accuracy"] is None
+
+
+def _write_matrix(path: Path, classes: Sequence[ClassRoute], units: Sequence[int]) -> None:
     """Class x unit as an image of one pixel per pair: opaque where every image of the class chose the unit."""
-    column = {unit: place for place, unit in enumerate(routes["order"]["units"])}
-    place = {class_: row for row, class_ in enumerate(routes["order"]["classes"])}
-    pixels = np.zeros((len(place), max(1, len(column)), 4), np.uint8)
+    column = {unit: place for place, unit in enumerate(units)}
+    pixels = np.zeros((len(classes), max(1, len(column)), 4), np.uint8)
     pixels[..., :3] = (33, 102, 172)
-    for row in routes["classes"]:
+    for place, row in enumerate(classes):
         for unit in row["units"]:
             # The square root makes the rare ones visible.
-            pixels[place[row["class"]], column[unit["unit"]], 3] = round(255 * unit["frequency"] ** 0.5)
+            pixels[place, column[unit["unit"]], 3] = round(255 * unit["frequency"] ** 0.5)
     with atomic_write(path) as temporary:
         Image.fromarray(pixels).save(temporary)

@@ -210,6 +210,21 @@ def test_pages_load_nothing_from_elsewhere(tmp_path):
         assert "@import" not in page.read_text()
 
 
+def test_classes_without_images_come_last_and_have_no_row_in_the_matrix(tmp_path):
+    names = [f"class {number}" for number in range(9)]
+    routes = write_report(tmp_path, names, count=2).routes["classes"]  # of the classes 0 and 1
+    explained = [row["name"] for row in routes if row["images"]]
+    met = [row["name"] for row in routes if row["images"] or row["name"] in ("class 0", "class 1")]
+    html = (tmp_path / "classes.html").read_text()
+    assert 0 < len(explained) <= 2 and len(met) < 9
+    assert sorted(re.findall(r"<li>(class .)</li>", html)) == explained
+    with Image.open(tmp_path / "vis" / "routes.png") as matrix:
+        assert matrix.height == len(explained)
+    listed = re.findall(r'<tr id="class-.*?data-name="(class .)"', html)
+    assert listed == [*met, *(name for name in names if name not in met)]
+    assert f"The {9 - len(explained)} classes that no image is explained as are left out." in html
+
+
 def test_every_link_between_the_pages_resolves(tmp_path):
     write_report(tmp_path, CLASSES)
     pages = {page: page.read_text() for page in tmp_path.rglob("*.html")}
