@@ -6,6 +6,7 @@ import numpy as np
 
 from scenes.concepts import COLOURS
 from scenes.palette import family
+from util.cielab import lab
 
 _STEPS = 32
 _PROTOTYPES = {
@@ -35,19 +36,6 @@ def _table() -> np.ndarray:
     levels = (np.arange(_STEPS) + 0.5) / _STEPS
     cube = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1)
     owners = [code for code, name in enumerate(COLOURS, 1) for _ in _PROTOTYPES[name]]
-    prototypes = _lab(np.concatenate([family(*_PROTOTYPES[name]) for name in COLOURS]))
-    distances = ((_lab(cube)[..., None, :] - prototypes) ** 2).sum(axis=-1)
+    prototypes = lab(np.concatenate([family(*_PROTOTYPES[name]) for name in COLOURS]))
+    distances = ((lab(cube)[..., None, :] - prototypes) ** 2).sum(axis=-1)
     return np.array(owners, np.uint8)[distances.argmin(axis=-1)]
-
-
-def _lab(rgb: np.ndarray) -> np.ndarray:
-    """Convert sRGB in 0..1 to L*a*b* under D65."""
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    to_xyz = np.array(
-        [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-    )
-    xyz = linear @ to_xyz.T / (0.95047, 1.0, 1.08883)
-    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16.0 / 116.0)
-    return np.stack(
-        [116.0 * f[..., 1] - 16.0, 500.0 * (f[..., 0] - f[..., 1]), 200.0 * (f[..., 1] - f[..., 2])], axis=-1
-    )
