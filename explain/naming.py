@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from explain.records import UnitRecord
+from loader.broden_format import SUFFIXES
 
-_SUFFIX = re.compile(r"-[sc]$")
+_SUFFIX = re.compile(f"({'|'.join(map(re.escape, SUFFIXES.values()))})$")
 
 
 class Concept(Protocol):

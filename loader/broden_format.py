@@ -9,6 +9,13 @@ from pathlib import Path
 import numpy as np
 
 INDEX_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")  # of index.csv, before those of the categories
+SUFFIXES = {"color": "-c", "scene": "-s"}  # with which Broden ends the labels of a category; those of others: nothing
+
+
+def spelled(category: str, name: str) -> str:
+    """A label as Broden spells it: `blue-c`, `park-s`, `tree`."""
+    suffix = SUFFIXES.get(category, "")
+    return name if name.endswith(suffix) else name + suffix
 
 
 def encode_labels(numbers: np.ndarray) -> np.ndarray:
@@ -44,8 +51,8 @@ class LabelCounts:
 
 def label_shares(numbers: np.ndarray) -> dict[int, float]:
     """Return the share of a label map (sh, sw) that each label covers; 0 (no label) is left out."""
-    found, counted = np.unique(numbers[numbers > 0], return_counts=True)
-    return {number: count / numbers.size for number, count in zip(found.tolist(), counted.tolist(), strict=True)}
+    counted = np.bincount(numbers.ravel())
+    return {int(number): int(counted[number]) / numbers.size for number in np.flatnonzero(counted) if number}
 
 
 def write_tables(

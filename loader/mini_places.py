@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 import settings
-from loader.broden_format import LabelCounts, encode_labels, label_shares, write_tables
+from loader.broden_format import LabelCounts, encode_labels, label_shares, spelled, write_tables
 from loader.materials import MANIFEST, read_manifest
 from scenes.colours import name_colours
 from scenes.compositions import COMPOSITIONS
@@ -253,17 +253,12 @@ def label_numbers() -> dict[tuple[str, str], int]:
     for category, first in CATEGORIES.items():
         number = first
         for name in CONCEPTS[category]:
-            spelled = _spelled(category, name)
-            if spelled not in own:
-                own[spelled] = number
+            label = spelled(category, name)
+            if label not in own:
+                own[label] = number
                 number += 1
-            numbers[category, name] = own[spelled]
+            numbers[category, name] = own[label]
     return numbers
-
-
-def _spelled(category: str, name: str) -> str:
-    """Spell a label as Broden does: colours end in -c, scenes in -s."""
-    return name + {"color": "-c", "scene": "-s"}.get(category, "")
 
 
 def _write_broden_tables(folder: Path, tasks: list[_Task], shares: list[Shares]) -> None:
@@ -278,7 +273,7 @@ def _write_broden_tables(folder: Path, tasks: list[_Task], shares: list[Shares])
         rows.append([f"mini/{task.name}.jpg", split, SIZE, SIZE, LABEL_SIZE, LABEL_SIZE, *cells.values()])
     names = {
         category: {
-            number: _spelled(category, name)
+            number: spelled(category, name)
             for (home, name), number in label_numbers().items()
             if home == category and counts.images[category][number]
         }

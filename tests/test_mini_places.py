@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from loader import mini_places
+from loader.broden_format import spelled
 from loader.datasets import class_names
 from loader.materials import material_of_folder, materials_of_files
 from loader.mini_places import CATEGORIES, CLASSES, ensure_mini_places, is_complete, label_numbers, render_mini_places
@@ -101,7 +102,7 @@ def test_concepts_are_many_and_shared(root):
     assert len(names["scene"]) == len(CLASSES) == 16
     assert max(label_numbers().values()) > 255
     assert label_numbers()["object", "window"] == label_numbers()["part", "window"]
-    assert len(set(label_numbers().values())) == len({mini_places._spelled(*key) for key in label_numbers()})
+    assert len(set(label_numbers().values())) == len({spelled(*key) for key in label_numbers()})
 
 
 def test_no_object_gives_a_class_away():
