@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, folders for one process at a time, and how paths are shown."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from util.cli import REFUSALS, UserError
 from util.text import say
@@ -212,6 +214,37 @@ def regular_file(path: str | os.PathLike, what: str, most_bytes: int | None = No
     if most_bytes is not None and about.st_size > most_bytes:
         raise UserError(f"{named}: {about.st_size:,} bytes, expected at most {most_bytes:,}")
     return Path(path)
+
+
+def read_json(path: str | os.PathLike, what: str, most_bytes: int) -> dict[str, Any]:
+    """Read a file of one JSON object, whose values may be of any type.
+
+    Args:
+        path: of the file.
+        what: it is, for messages.
+        most_bytes: its greatest size.
+
+    Raises:
+        UserError: naming the file, if it is missing, unreadable, too large or no JSON object, or has a key twice.
+    """
+    file = regular_file(path, what, most_bytes)
+    try:
+        values = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_unrepeated)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{what} {file}: unreadable ({error})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{what} {file}: expected a JSON object")
+    return values
+
+
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; of a key that is there twice, Python's reader would take the last value."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"key {key[:80]!r} is there twice")
+        values[key] = value
+    return values
 
 
 def check_header(header: Sequence[str], place: str) -> None:

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from util.cli import UserError
-from util.files import atomic_write, regular_file
+from util.files import atomic_write, read_json
 
 MadeOf = dict[str, Any]
 
@@ -59,13 +58,4 @@ def read_companion(path: str | os.PathLike) -> MadeOf | None:
         UserError: if there is one that is not a JSON object.
     """
     file = companion(path)
-    if not os.path.lexists(file):
-        return None
-    regular_file(file, "record", MOST_BYTES)
-    try:
-        made_of = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"record {file}: unreadable ({error})") from error
-    if not isinstance(made_of, dict):
-        raise UserError(f"record {file}: expected a JSON object")
-    return made_of
+    return read_json(file, "record", MOST_BYTES) if os.path.lexists(file) else None
