@@ -1,17 +1,20 @@
-"""Check a Broden-format folder, or build one from images and label maps.
+"""Check a Broden-format folder, or build one from images, label maps and folders of images.
 
     python3 -m netdissect.broden check DIR
     python3 -m netdissect.broden build --images DIR --labels DIR --names names.csv --output DIR
+    python3 -m netdissect.broden build --recipe netdissect/dataset/recipes/camvid.json --output DIR
 
-`check` prints every fault, and ends with exit code 1 if there are any.
+`check` prints every fault, and ends with exit code 1 if there are any. A recipe merges any number of sources;
+netdissect/dataset/recipes/README.md describes its keys, and has recipes for public data.
 """
 
 import sys
 from pathlib import Path
 
-from netdissect.broden.build import build
+from netdissect.broden.build import build, build_recipe
 from netdissect.broden.check import check
-from util.cli import ArgumentParser, run
+from netdissect.broden.recipe import read_recipe
+from util.cli import ArgumentParser, UserError, run
 from util.text import say
 
 
@@ -22,9 +25,10 @@ def get_args_parser() -> ArgumentParser:
     checking = commands.add_parser("check", help="list the faults of a Broden-format folder")
     checking.add_argument("directory", type=Path)
     building = commands.add_parser("build", help="make one from images, label maps and names")
-    building.add_argument("--images", type=Path, required=True, help="folder of images")
-    building.add_argument("--labels", type=Path, required=True, help="folder of label maps, PNGs of integers")
-    building.add_argument("--names", type=Path, required=True, help="CSV: number,name,category")
+    building.add_argument("--recipe", type=Path, help="JSON: what to build from; instead of the three that follow")
+    building.add_argument("--images", type=Path, help="folder of images")
+    building.add_argument("--labels", type=Path, help="folder of label maps, PNGs of integers")
+    building.add_argument("--names", type=Path, help="CSV: number,name,category")
     building.add_argument("--output", type=Path, required=True, help="folder to make")
     return parser
 
@@ -33,7 +37,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse the command line; `check` ends with code 1 if there are faults."""
     args = get_args_parser().parse_args(arguments)
     if args.command == "build":
-        count = build(args.images, args.labels, args.names, args.output)
+        parts = {name: getattr(args, name) for name in ("images", "labels", "names")}
+        missing = [f"--{name}" for name, path in parts.items() if path is None]
+        if args.recipe and len(missing) < len(parts):
+            raise UserError(f"--recipe {args.recipe}: expected without --images, --labels and --names")
+        if not args.recipe and missing:
+            raise UserError(f"the following arguments are required: --recipe, or {', '.join(missing)}")
+        count = (
+            build_recipe(read_recipe(args.recipe), args.output) if args.recipe else build(**parts, output=args.output)
+        )
         say(f"{args.output}: {count} images")
         return
     faults = check(args.directory)

@@ -10,13 +10,12 @@ from PIL import Image
 
 from loader.broden_format import INDEX_COLUMNS
 from loader.images import image_size, read_image
-from netdissect.broden.label_maps import RGB, open_label_map
+from netdissect.broden.label_maps import MOST_AREA, RGB, open_label_map
 from util.cli import UserError, parse_float, parse_int
 from util.tables import read_table
 
 TEST_SAMPLE = 64  # images of TEST_MODE
 MOST_PIXELS = 8192  # of a label map's side: Broden's have 112
-MOST_AREA = 2**25  # pixels of a label map, and of an image's maps together twice as many: what fits into memory
 MOST_LABELS = 255 + 256 * 255  # the greatest number that a label map can have
 
 
@@ -158,8 +157,7 @@ class Broden:
             number = _integer(row["number"], place, "number")
             if number > MOST_LABELS:
                 raise UserError(f"{place}: number {number}, expected at most {MOST_LABELS} (R + 256 * G)")
-            if re.search(r"[\x00-\x1f\x7f]", row["name"]):
-                raise UserError(f"{place}: name {row['name']!r}, expected no control characters")
+            check_name(row["name"], place)
             if names.setdefault(number, row["name"]) != row["name"]:
                 raise UserError(f"{place}: number {number} is {names[number]!r} already")
         return [names.get(number, "") if number else "" for number in range(max(names, default=0) + 1)]
@@ -195,7 +193,7 @@ class Broden:
             if not maps and not any(number for _, number in scalars):
                 continue
             height, width = (_integer(row[column], place, column) for column in ("sh", "sw"))
-            _check_size(height, width, len(maps), place)
+            check_size(height, width, len(maps), place)
             file = self._image_path(row["image"], place)
             for needed in (file, *(map_path for _, map_path in maps)):
                 if check_files and not os.path.isfile(needed):  # False too for a name that no file can have
@@ -235,8 +233,8 @@ class Broden:
         return self.directory / "images" / name
 
 
-def _check_size(height: int, width: int, maps: int, place: str) -> None:
-    """Raise UserError for label maps that are too large to be counted in memory."""
+def check_size(height: int, width: int, maps: int, place: str) -> None:
+    """Raise UserError, naming the place, for label maps that are too large to be counted in memory."""
     if not (1 <= height <= MOST_PIXELS and 1 <= width <= MOST_PIXELS):
         raise UserError(f"{place}: sh {height}, sw {width}, expected 1 to {MOST_PIXELS}")
     if height * width > MOST_AREA:
@@ -250,6 +248,12 @@ def decode_labels(pixels: np.ndarray) -> np.ndarray:
     """(sh, sw, 3 or 4) uint8 RGB or RGBA -> (sh, sw) int32 label numbers, R + 256 * G: `encode_labels` undone."""
     wide = pixels.astype(np.int32)  # 256 * G overflows a byte
     return wide[..., 0] + 256 * wide[..., 1]
+
+
+def check_name(name: str, place: str) -> None:
+    """Raise UserError, naming the place, for a label's name that no table can hold, or no terminal show."""
+    if re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", name):
+        raise UserError(f"{place}: name {name!r}, expected no control characters")
 
 
 def check_category(name: str, place: str) -> None:
