@@ -1,4 +1,4 @@
-"""The type of every JSON file beside the pages: explain.json, routes.json, faithfulness.json, chance.json.
+"""The type of every JSON file: explain.json, routes.json, faithfulness.json, chance.json, and a comparison of tallies.
 
 The field names and meanings of explain.json are a contract; everything that a page or a figure shows is in these files.
 Class numbers count from 0, unit numbers from 1. (Training's own train.jsonl is `training.runs.EpochRecord`.)
@@ -435,3 +435,52 @@ class ChanceRecord(TypedDict):
     units_above_95: int
     units_above_threshold: int
     units: list[UnitChance]
+
+
+# --- what netdissect.compare writes -------------------------------------------------------------------------------
+
+
+class Detectors(TypedDict):
+    """The units of a tally that reach the threshold, of one category of their best labels.
+
+    Attributes:
+        interpretable: how many.
+        detectors: distinct labels among theirs.
+    """
+
+    interpretable: int
+    detectors: int
+
+
+class TallyRecord(TypedDict):
+    """One of the tallies that are compared.
+
+    Attributes:
+        tally: the file, as it was named.
+        units: of the layer.
+        interpretable: units whose best IoU is at or above the threshold.
+        detectors: distinct labels among theirs.
+        mean_score: of the best IoUs of all units.
+        categories: by name, in the tally's order.
+    """
+
+    tally: str
+    units: int
+    interpretable: int
+    detectors: int
+    mean_score: float
+    categories: dict[str, Detectors]
+
+
+class ComparisonRecord(TypedDict):
+    """Tallies side by side.
+
+    Attributes:
+        threshold: IoU from which a unit is interpretable.
+        categories: whose labels competed; null: all of each tally.
+        tallies: in the order in which they were named.
+    """
+
+    threshold: float
+    categories: list[str] | None
+    tallies: list[TallyRecord]
