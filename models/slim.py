@@ -2,6 +2,7 @@
 
 import os
 import reprlib
+from collections.abc import Iterable
 from typing import Any
 
 from models.cut import Cut, frozen_fingerprint
@@ -27,7 +28,22 @@ def slim(checkpoint: dict[str, Any], cut: Cut, file: tuple[str, str] | None = No
         "file": name,
         "file_sha256": digest,
     }
-    return {**checkpoint, "state_dict": {key: state[key] for key in cut.trained}, KEY: reference}
+    return _reduced(checkpoint, cut.trained, reference)
+
+
+def slim_like(checkpoint: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint without what another one lacks: all of it, if that one is not slim.
+
+    Args:
+        checkpoint: with `state_dict`, all of the network's.
+        other: of the same network.
+    """
+    return _reduced(checkpoint, other["state_dict"], other[KEY]) if is_slim(other) else checkpoint
+
+
+def _reduced(checkpoint: dict[str, Any], kept: Iterable[str], reference: dict[str, Any]) -> dict[str, Any]:
+    state = checkpoint["state_dict"]
+    return {**checkpoint, "state_dict": {key: state[key] for key in kept}, KEY: reference}
 
 
 def is_slim(checkpoint: dict[str, Any]) -> bool:

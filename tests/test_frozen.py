@@ -23,7 +23,7 @@ import settings
 from loader.batches import LoaderOptions, epoch_order
 from loader.datasets import find_dataset
 from loader.images import val_transform
-from models import build_model, load_snapshot, snapshot
+from models import build_model, export, load_snapshot, snapshot
 from models.backbones import TRUNKS
 from models.cut import cut_at
 from models.dynamic_k import DynamicKLinear
@@ -414,6 +414,32 @@ def test_a_slim_snapshot_loads_back_or_says_what_is_missing(finished, tree, star
         torch.save({**content, **change}, tmp_path / "s.pth")
         with pytest.raises(UserError, match=message):
             load_snapshot(tmp_path / "s.pth")
+
+
+def test_a_slim_snapshot_is_exported_slim_with_the_same_logits(finished, tree, start, tmp_path, monkeypatch):
+    trained = train_frozen(copied(finished[0], tmp_path), tree, start, "--slim")["snapshot"]
+    shared = tmp_path / "shared.pth"
+    monkeypatch.setattr("sys.argv", ["export", trained, str(shared), "--finetune", str(start)])
+    export.main()
+    before, after = torch.load(trained), torch.load(shared)
+    assert is_slim(after) and "training" in before and "training" not in after
+    assert after["frozen"] == before["frozen"]
+    assert list(after["state_dict"]) == list(before["state_dict"])
+    assert shared.stat().st_size < 0.6 * Path(trained).stat().st_size
+    x = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    (model, about), (again, found) = load_snapshot(trained, finetune=start), load_snapshot(shared, finetune=start)
+    with torch.no_grad():
+        assert torch.equal(again(x), model(x))
+    assert found == about
+    weights = torch.load(start)
+    weights["conv1.weight"] += 1e-3
+    torch.save(weights, tmp_path / "other.pth")
+    for wrong in (None, tmp_path / "other.pth"):
+        with pytest.raises(UserError, match="up to layer3 of resnet10_fc_ma are missing, and are not those"):
+            load_snapshot(shared, finetune=wrong)
+    with pytest.raises(UserError, match=r"name the file they came from by --finetune \(start\.pth"):
+        export.export(trained, tmp_path / "no.pth")
+    assert not (tmp_path / "no.pth").exists()
 
 
 def test_k_schedules_compiling_and_dry_runs(finished, tree, start, tmp_path, capsys, monkeypatch):
