@@ -5,9 +5,10 @@ from pathlib import Path
 
 from loader.broden_format import LabelCounts, label_shares
 from loader.images import image_size
-from netdissect.broden.reader import Broden, read_table
+from netdissect.broden.reader import Broden
 from util.cli import UserError, parse_float
 from util.progress import progress
+from util.tables import read_table
 
 _TOLERANCE = 0.01  # by which a stated coverage may differ from the maps: in images, or as a share of it if greater
 

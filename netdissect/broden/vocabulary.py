@@ -8,8 +8,9 @@ import numpy as np
 
 from loader.broden_format import spelled
 from netdissect.broden.label_maps import COLOURS, INTEGERS, Kind
-from netdissect.broden.reader import MOST_LABELS, check_category, check_name, read_table
+from netdissect.broden.reader import MOST_LABELS, check_category, check_name
 from util.cli import UserError, parse_int
+from util.tables import read_table
 
 
 @dataclass
