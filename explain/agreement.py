@@ -34,7 +34,7 @@ class AgreementRow:
             has the label; ties count half. None where fewer than `netdissect.agreement.MIN_IMAGES` images have the
             label or have it not, and where there is no label.
         auroc_label, auroc_category: the label of greatest AUROC, among those that enough images have and have not, and
-            its primary category; '' where none exceeds 0.5.
+            its primary category; '' where there are none.
         auroc_best: its AUROC; None where there is none.
     """
 

@@ -73,7 +73,7 @@ def agreement_rows(
     for row in rows:
         unit = row.unit - 1
         own = found[unit, numbers[unit, broden.categories.index(row.category)]]
-        best = np.where(named & (found[unit] > 0.5), found[unit], -1)  # (L,); NaN is not > 0.5
+        best = np.where(named & ~np.isnan(found[unit]), found[unit], -1)  # (L,)
         agreement.append(_row(row, float(own), best, broden))
     return agreement
 
@@ -81,7 +81,7 @@ def agreement_rows(
 def _row(row: TallyRow, own: float, best: np.ndarray, broden: Broden) -> AgreementRow:
     """A unit's row, from the AUROC with its own label, and with every label (L,), -1 where it cannot be the best."""
     winner = int(best.argmax())  # the lowest number of equal ones
-    wins = best[winner] > 0
+    wins = best[winner] >= 0
     overlap = row.categories[row.category]
     sizes = overlap.activation, overlap.truth
     return AgreementRow(

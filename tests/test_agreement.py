@@ -59,14 +59,14 @@ def test_worked_by_hand(worked):
     # the greater number.
     iou = pytest.approx(2 / 11)
     assert first == AgreementRow(1, "tree", "object", iou, 5 / 8, 2 / 8, 2 / 5, 0.9, "tree", "object", 0.9)
-    # Nothing, and the same peak everywhere: no label has more than 0.5.
-    assert second == AgreementRow(2, "", "scene", 0.0, 0.0, 0.0, 0.0, None, "", "", None)
+    # Nothing, and the same peak everywhere: all ties, and of equal labels the lowest number wins.
+    assert second == AgreementRow(2, "", "scene", 0.0, 0.0, 0.0, 0.0, None, "tree", "object", 0.5)
     # Leaf: T = 4, the mask is one pixel of it; four images are too few. Tree: image 3 wins 5, and 20 tie.
     iou = pytest.approx(1 / 4)
     assert third == AgreementRow(3, "leaf", "object", iou, 1 / 4, 1.0, 1 / 4, None, "tree", "object", 0.6)
-    expected = "median AUROC of the tally's labels: 0.900 (1 units); of those of greatest AUROC: 0.750 (2 units)"
+    expected = "median AUROC of the tally's labels: 0.900 (1 units); of those of greatest AUROC: 0.600 (3 units)"
     assert describe([third, first, second]) == expected
-    assert describe([second]) == "median AUROC of the tally's labels: none; of those of greatest AUROC: none"
+    assert describe([second]) == "median AUROC of the tally's labels: none; of those of greatest AUROC: 0.500 (1 units)"
 
 
 def test_the_mode_of_the_iou_changes_masks_and_labels_only(worked):
@@ -91,8 +91,8 @@ def test_label_0_and_numbers_without_a_name_are_no_names(tmp_path):
     broden = Broden(write_broden(tmp_path / "broden", ["object", "part", "scene"], LABELS, images))
     first, *_ = agree(broden, [[unit_maps[0]] for unit_maps in MAPS], THRESHOLDS[:1])
     # A = I = 8, T = 20: the nameless label of the last category that zeros have in the mode lite.
-    assert first == AgreementRow(1, "", "scene", pytest.approx(8 / 20), 8 / 20, 1.0, 8 / 20, None, "", "", None)
-    # The only label that enough images have, park, is in those of the lower peaks: 0.1.
+    assert first == AgreementRow(1, "", "scene", pytest.approx(8 / 20), 8 / 20, 1.0, 8 / 20, None, "park-s", "scene", 0.1)
+    # Park is the only label that enough images have, though in those of the lower peaks.
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 7])  # mostly ties, many, and none
@@ -153,7 +153,7 @@ def test_the_file_is_read_as_written(worked, tmp_path):
     write_agreement(tmp_path / "agreement.csv", rows)
     lines = (tmp_path / "agreement.csv").read_text().splitlines()
     assert lines[0] == HEADER
-    assert lines[3] == "2,,scene,0.0,0.0,0.0,0.0,,,,"
+    assert lines[3] == "2,,scene,0.0,0.0,0.0,0.0,,tree,object,0.5"
     assert read_agreement(tmp_path / "agreement.csv") == rows
 
 
@@ -168,7 +168,7 @@ def test_the_file_is_read_as_written(worked, tmp_path):
         ("1,tree", "2,tree", "unit 2 has more than one row"),
         ("1,tree", "4,tree", r"3 units \(2 to 4\), the model's are 1 to 3"),
         ("1,tree", "1,bush", "unit 1 is not as in the tally: it was made with another one"),
-        (",,,\n", "", "line 4: fewer cells"),
+        (",tree,object,0.5\n", "", "line 4: fewer cells"),
     ],
 )
 def test_faulty_files(worked, tmp_path, old, new, message):

@@ -532,6 +532,7 @@ def test_a_tally_says_what_it_was_made_of(dissecting, tmp_path):
         "quantile": 0.01,
         "quantile_file": None,
         "data": "tiny_broden",
+        "material": "photographed",
         "data_fingerprint": data_fingerprint(Broden(tmp_path / "tiny_broden")),
         "images": 6,
         "categories": ["object", "scene"],
