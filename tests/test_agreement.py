@@ -91,7 +91,8 @@ def test_label_0_and_numbers_without_a_name_are_no_names(tmp_path):
     broden = Broden(write_broden(tmp_path / "broden", ["object", "part", "scene"], LABELS, images))
     first, *_ = agree(broden, [[unit_maps[0]] for unit_maps in MAPS], THRESHOLDS[:1])
     # A = I = 8, T = 20: the nameless label of the last category that zeros have in the mode lite.
-    assert first == AgreementRow(1, "", "scene", pytest.approx(8 / 20), 8 / 20, 1.0, 8 / 20, None, "park-s", "scene", 0.1)
+    iou = pytest.approx(8 / 20)
+    assert first == AgreementRow(1, "", "scene", iou, 8 / 20, 1.0, 8 / 20, None, "park-s", "scene", 0.1)
     # Park is the only label that enough images have, though in those of the lower peaks.
 
 

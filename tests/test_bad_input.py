@@ -523,12 +523,10 @@ def test_settings_of_dissecting(dissecting, tmp_path, flags, message):
 
 
 @pytest.mark.parametrize("dataset", ["../../x", "a/b", "a\\b", "x\0y", "x" * 300, ""])
-def test_names_that_no_folder_can_have(dissecting, said, trained, tree, tmp_path, dataset):
+def test_names_that_no_folder_can_have(dissecting, trained, tmp_path, dataset):
     torch.save({**torch.load(trained[1], weights_only=True), "dataset": dataset}, tmp_path / "s.pth")
     message = f"data set name {dataset!r}: expected the name of a folder, without a path"
-    own = ["--modelfile", tmp_path / "s.pth", "--image", tree / IMAGE, "--workers", 0, "--device", "cpu"]
     if dataset:  # without a name the network's data set is unknown
-        assert said(demo.cli, *own) == message
         assert dissecting(dataset=repr(dataset), output_folder="None") == message
         assert dissecting(model_file=tmp_path / "s.pth", output_folder="None") == message
 
