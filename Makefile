@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo photos test test-slow test-oldest campaign lint shipped clean
+.PHONY: demo photos test test-slow test-oldest campaign lint shipped shipped-photos clean
 
 demo: $(VENV)/installed  ## explain the shipped network's predictions on the embedded scenes
 	$(BIN)/python demo.py
@@ -37,6 +37,19 @@ shipped: $(VENV)/installed  ## retrain and dissect the shipped network (40 minut
 	$(BIN)/python -m models.export snapshot/pytorch_$(RUN)/epoch_23.pth snapshot/shipped/resnet18_d5a_mini_places.pth
 	$(BIN)/python netdissect/main.py --output_folder result/pytorch_$(RUN)/netdissect
 	cd result/pytorch_$(RUN)/netdissect && cp tally.csv tally.made_of.json agreement.csv $(CURDIR)/snapshot/shipped/
+
+PHOTOS := efficientnet_lite0_fc_ma_t5_tiny_imagenet
+SHIPPED := snapshot/shipped/photos
+CONCEPTS := data/photo_concepts
+shipped-photos: $(VENV)/installed-photos $(CONCEPTS)  ## refit and dissect the network of photographs (half an hour)
+	$(BIN)/python train.py --mark t5 --arch efficientnet_lite0_fc_ma --dataset tiny_imagenet --freeze _blocks.15 --slim
+	$(BIN)/python -m models.export snapshot/pytorch_$(PHOTOS)/epoch_7.pth $(SHIPPED)/efficientnet_lite0_d5a_tiny_imagenet.pth
+	$(BIN)/python netdissect/main.py --model_file $(SHIPPED)/efficientnet_lite0_d5a_tiny_imagenet.pth --feature_names None \
+		--data_directory $(CONCEPTS) --output_folder result/pytorch_$(PHOTOS)/netdissect
+	cd result/pytorch_$(PHOTOS)/netdissect && cp tally.csv tally.made_of.json agreement.csv $(CURDIR)/$(SHIPPED)/
+
+$(CONCEPTS):
+	$(BIN)/python -m netdissect.broden build --recipe netdissect/dataset/recipes/photo_concepts.json --output $@
 
 clean:  ## remove the environments and the rendered scenes (rendered again on first use)
 	rm -rf $(VENV) .venv-oldest data/mini_places data/mini_broden

@@ -1,8 +1,9 @@
-"""Make the screenshots of the README anew, from the shipped network on the embedded scenes.
+"""Make the screenshots of the README anew, from the shipped networks.
 
     python3 docs/make_screenshots.py         # needs requirements-dev.txt, and Debian's chromium and chromium-driver
 
-Writes report.jpg (one explained image), routes.jpg and faithfulness.jpg beside this file.
+Writes beside this file: report.jpg, an explained photograph (scikit-image's `chelsea`, by Stéfan van der Walt, CC0),
+and of the embedded scenes routes.jpg and faithfulness.jpg.
 """
 
 import io
@@ -22,14 +23,17 @@ ROOT = HERE.parent
 sys.path[0] = str(ROOT)
 
 import settings
+from loader.photographs import copy_photographs
 
-# File, page, the element that is shown, and the window's width and height in pixels.
-SHOTS = [
-    ("report.jpg", "explain.html", "#image-{index}", (1290, 2000)),
-    ("routes.jpg", "classes.html", ".matrix", (1290, 1100)),
-    ("faithfulness.jpg", "faithfulness.html", "main", (1000, 1200)),
-]
-IMAGE = 0  # of the validation set
+PHOTOGRAPH = "chelsea.png"
+# By the report: file, page, the element that is shown, and the window's width and height in pixels.
+SHOTS = {
+    "photograph": [("report.jpg", "explain.html", "article.card", (1290, 2000))],
+    "scenes": [
+        ("routes.jpg", "classes.html", ".matrix", (1290, 1100)),
+        ("faithfulness.jpg", "faithfulness.html", "main", (1000, 1200)),
+    ],
+}
 FLAGS = (
     "headless",
     "no-sandbox",
@@ -48,19 +52,22 @@ def main() -> None:
     if not (chromium and driver):
         sys.exit("chromium and chromedriver are not there: apt install chromium chromium-driver")
     with tempfile.TemporaryDirectory() as folder:
-        command: list[str | Path] = [ROOT / "demo.py", "--dataset", "mini_places", "--images", f"{IMAGE},"]
-        command += ["--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result", ROOT / settings.SHIPPED_TALLY]
-        subprocess.run([sys.executable, *command, "--output", folder], check=True)
+        copy_photographs(Path(folder))
+        scenes = ["--dataset", "mini_places", "--images", "0,", "--modelfile", ROOT / settings.SHIPPED_SNAPSHOT]
+        scenes += ["--nd_result", ROOT / settings.SHIPPED_TALLY]
+        for name, flags in {"photograph": ["--image", PHOTOGRAPH], "scenes": scenes}.items():
+            command = [sys.executable, ROOT / "demo.py", *flags, "--output", Path(folder) / name]
+            subprocess.run(command, check=True, cwd=folder)
         options = webdriver.ChromeOptions()
         options.binary_location = chromium
         for flag in FLAGS:
             options.add_argument(f"--{flag}")
         browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
         try:
-            for file, page, element, size in SHOTS:
+            for name, (file, page, element, size) in [(name, shot) for name, shots in SHOTS.items() for shot in shots]:
                 browser.set_window_size(*size)
-                browser.get((Path(folder) / page).as_uri())
-                shown = browser.find_element(By.CSS_SELECTOR, element.format(index=IMAGE))
+                browser.get((Path(folder) / name / page).as_uri())
+                shown = browser.find_element(By.CSS_SELECTOR, element)
                 browser.execute_script("arguments[0].scrollIntoView()", shown)
                 time.sleep(0.5)  # what was out of view is laid out now
                 shot = shown.screenshot_as_png
