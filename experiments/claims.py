@@ -14,7 +14,6 @@ in experiments/work/ while the study goes on.
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -29,10 +28,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-import numpy as np
-import sklearn
 import torch
-import torchvision
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -40,6 +36,7 @@ import settings
 from experiments import measure, results
 from experiments.data import StudyData, prepare
 from experiments.heads import elastic_nets
+from experiments.origin import origin
 from experiments.plan import ELASTIC_NET_C, FULL, KS, QUICK, VARIANTS, Data, Run, plan
 from loader.batches import make_loader
 from loader.datasets import DataSource
@@ -50,7 +47,6 @@ from netdissect.broden import Broden
 from training import TrainConfig, train_and_evaluate
 from training.epoch import evaluate_features
 from util.cli import ArgumentParser, UserError, check_ranges, run
-from util.device import processor
 
 WORKERS = 2
 BATCH = 64
@@ -128,25 +124,6 @@ def in_own_process(one: Run, work: Path, quick: bool = False, threads: int | Non
         raise UserError(f"{one.name}: ended with code {done.returncode}, see {log.name}")
     about = {"seconds": round(time.perf_counter() - began, 1), "threads": threads, **origin()}
     return [{**row, **about} for row in json.loads(file.read_text())]
-
-
-def origin() -> dict[str, Any]:
-    """What a result came from: commit ('+' if the code was changed since), versions, machine."""
-
-    def git(*command: str) -> str:
-        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "*.py")
-    return {
-        "commit": git("rev-parse", "--short", "HEAD") + ("+" if changed else ""),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": np.__version__,
-        "scikit-learn": sklearn.__version__,
-        "cores": os.cpu_count(),
-        "cpu": processor(),
-    }
 
 
 def check(work: Path) -> None:

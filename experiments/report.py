@@ -5,6 +5,7 @@ python3 -m experiments.report
 All numbers come from the rows; the rules for the verdicts are in `experiments.readings`.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from util.files import atomic_write
 from util.plots import STYLES, save_figure
 
 ROOT = Path(__file__).resolve().parent.parent
+PHOTOGRAPHS = results.FOLDER / "photographs.json"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
@@ -129,6 +131,34 @@ def ablations(rows: Rows) -> str:
     return "\n".join(parts)
 
 
+def photographs(about: dict[str, Any]) -> str:
+    """Dissections on photographs of concepts: the content of results/photographs.json as a table."""
+    titles = {
+        "network": "network",
+        "layer": "layer",
+        "units": "units",
+        "interpretable": "interpretable",
+        "unique": "unique detectors",
+        "interpretable_but_colors": "without colors: interpretable",
+        "unique_but_colors": "unique",
+        "mean_iou": "mean best IoU",
+        "above_chance": "above chance",
+        "chance_95": "chance, 95th percentile",
+        "seconds": "s",
+    }
+    lines = [list(titles.values()), ["---", "---", *["---:"] * (len(titles) - 2)]]
+    lines += [[str(row[key]) for key in titles] for row in about["rows"]]
+    cells = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"""## Photographs
+
+`python3 experiments/photographs.py` dissected these networks on {about["images"]} photographs of `{about["data"]}`, one
+seed; untrained networks are the control. Seconds are of all layers of a network together, on {about["cores"]} cores of
+{about["cpu"]}; torch {about["torch"]}; commit {about["commit"]}.
+
+{cells}
+"""
+
+
 def provenance(rows: Rows) -> str:
     """On which machine, with which versions, and from which commit the rows were made."""
 
@@ -168,7 +198,8 @@ Numbers are means over seeds ± half of their 95 % interval (Student's t; differ
 
 {images}
 {chr(10).join(f"{part}{chr(10)}" for part in sections)}
-{ablations(rows)}"""
+{ablations(rows)}
+{photographs(json.loads(PHOTOGRAPHS.read_text(encoding="utf-8")))}"""
 
 
 def summary_table(rows: Rows) -> str:

@@ -1,6 +1,6 @@
 """Which stem suits a ResNet-18 at 64 px: torchvision's, or one that keeps four times as many positions.
 
-    python3 experiments/stem.py              # 40 minutes on one core; prints a table and writes results/stem.json
+    python3 experiments/stem.py              # half an hour on one core; writes results/stem.json
 
 torchvision's stem, a convolution of 7 x 7 with stride 2 and a pooling with stride 2, leaves 2 x 2 positions of an image
 of 64 px in layer4. The small stem, a convolution of 3 x 3 with stride 1 and the same pooling, leaves 4 x 4 and costs
@@ -21,15 +21,15 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
-import torch
 from torch import nn
 
 import models
+from experiments.origin import origin
 from loader.datasets import ANNOTATIONS, WNIDS, WORDS, find_dataset
 from training import TrainConfig, train_and_evaluate
 
 CLASSES, IMAGES = 20, 200
-EPOCHS = 10
+EPOCHS = 6
 ROWS = (("torchvision", EPOCHS), ("small", EPOCHS), ("torchvision", 4 * EPOCHS))
 
 
@@ -44,6 +44,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Train the three, and print their accuracies."""
     folder = find_dataset("tiny_imagenet", args.data, ROOT).folder
+    about = {"classes": CLASSES, "images": IMAGES, "seed": args.seed, **origin()}
     rows = []
     with tempfile.TemporaryDirectory() as work:
         part = first_classes(folder, Path(work) / "tiny-imagenet-200")
@@ -55,8 +56,8 @@ def main(args: argparse.Namespace) -> None:
             seconds = round(time.perf_counter() - start)
             rows.append({"stem": stem, "epochs": epochs, "seconds": seconds, "top1": metrics["top1"]})
             print(rows[-1], flush=True)
-    about = {"classes": CLASSES, "images": IMAGES, "seed": args.seed, "torch": torch.__version__, "rows": rows}
-    (ROOT / "experiments" / "results" / "stem.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    file = ROOT / "experiments" / "results" / "stem.json"
+    file.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n", encoding="utf-8")
     print("| stem | epochs | s | top-1, % |\n|---|---:|---:|---:|")
     for row in rows:
         print("| {stem} | {epochs} | {seconds} | {top1:.1f} |".format(**row))
