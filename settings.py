@@ -45,7 +45,7 @@ DATASETS = EasyDict(
         **{**SHORT, "epochs": 24, "batch_size": 32, "lr": 0.03, "small_share": 2 / 3},
     ),
     fashion_mnist=dict(folder="fashion_mnist", num_classes=10, size=64, resize=64, crop_scale=(0.7, 1.0), **SHORT),
-    tiny_imagenet=dict(
+    tiny_imagenet=dict(  # with torchvision's stem: a smaller one was no better (BENCHMARKS.md)
         folder="tiny-imagenet-200",
         num_classes=200,
         size=64,
