@@ -9,8 +9,8 @@
 
 Writes explain.html (images), classes.html, class/, units.html (routes), faithfulness.html, the data of each in
 explain.json, routes.json and faithfulness.json, and figure.png and .pdf, into result/pytorch_{arch}_{mark}_{dataset}/,
-or with --image into result/own_images/. Without --modelfile, --arch, --dataset and --images, a shipped network of
-photographs explains the files of --image; its packages are listed in requirements-photos.txt.
+or with --image into result/own_images/. Without --modelfile, --arch, --dataset and --images, a shipped network that was
+trained on photographs explains the files of --image; requirements-photos.txt lists its packages.
 The network is tested on the validation images. Routes, and whether explanations hold, are measured on these, or with
 --no_val on the explained ones only.
 """

@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Protocol
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import InterpolationMode, v2
 
 import settings
@@ -167,6 +167,8 @@ def decoding(path: str | os.PathLike, kind: str, formats: Sequence[str]) -> Iter
         raise
     except Exception as error:
         reason = str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):
+            reason += f", expected {', '.join(formats)}"
         raise UserError(f"{os.fspath(path)}: not a readable {kind} ({reason})") from error
 
 

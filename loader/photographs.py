@@ -1,4 +1,4 @@
-"""Six photographs that scikit-image and scikit-learn bring, to try a network of photographs on. Nothing is downloaded.
+"""Six photographs that scikit-image and scikit-learn bring, to try the network for photographs on. None is downloaded.
 
     python3 -m loader.photographs                 # copies them to data/photographs
     python3 demo.py --image data/photographs

@@ -84,7 +84,8 @@ def test_types_that_are_read(tmp_path, extension):
 def test_other_formats_are_refused_whatever_their_name(tmp_path, said, format_):
     file = tmp_path / "image.jpg"
     Image.fromarray(NOISE).save(file, format=format_)
-    assert said(lambda: read_image(file)) == f"{file}: not a readable image (cannot identify image file {str(file)!r})"
+    reason = f"cannot identify image file {str(file)!r}, expected {', '.join(FORMATS)}"
+    assert said(lambda: read_image(file)) == f"{file}: not a readable image ({reason})"
 
 
 def test_no_program_is_started(tmp_path, said, monkeypatch):
@@ -583,7 +584,7 @@ def test_what_cannot_be_read_is_left_out(holiday):
     )
     assert [subject.file for subject in subjects] == ["a.jpg"]
     assert [lost["reason"] for lost in unreadable] == [
-        "b/c.jpg: not a readable image (cannot identify image file 'b/c.jpg')",
+        f"b/c.jpg: not a readable image (cannot identify image file 'b/c.jpg', expected {', '.join(FORMATS)})",
         "image b/fifo.jpg: not a regular file, expected a file",
         "image /dev/zero: not a regular file, expected a file",
     ]
