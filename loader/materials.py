@@ -4,13 +4,13 @@ A folder that this program rendered has a manifest that says so. A user's own fi
 those in such a folder.
 """
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from util.files import regular_file
+from util.cli import UserError
+from util.files import read_json
 
 DRAWN, PHOTOGRAPHED = "drawn", "photographed"
 IMAGES = {DRAWN: "drawn scenes", PHOTOGRAPHED: "photographs"}  # of each material, in a sentence
@@ -23,11 +23,9 @@ _MANIFEST_KEYS = {"version", "seed", "classes", "train", "val", "broden"}  # whi
 def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
     """A rendered folder's manifest; empty if it is missing or broken."""
     try:
-        text = regular_file(Path(folder) / MANIFEST, "manifest", _MANIFEST_BYTES).read_text(encoding="utf-8")
-        manifest = json.loads(text)
-    except (OSError, ValueError, RecursionError):  # among them UserError
+        return read_json(Path(folder) / MANIFEST, "manifest", _MANIFEST_BYTES)
+    except UserError:
         return {}
-    return manifest if isinstance(manifest, dict) else {}
 
 
 def material_of_folder(folder: str | os.PathLike) -> str:
