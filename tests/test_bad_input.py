@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_train, write_small_broden, write_tree
+from conftest import ROOT, run_demo, run_train, write_small_broden, write_tree
 from PIL import Image
 
 import demo
@@ -523,10 +523,12 @@ def test_settings_of_dissecting(dissecting, tmp_path, flags, message):
 
 
 @pytest.mark.parametrize("dataset", ["../../x", "a/b", "a\\b", "x\0y", "x" * 300, ""])
-def test_names_that_no_folder_can_have(dissecting, trained, tmp_path, dataset):
+def test_names_that_no_folder_can_have(dissecting, trained, tree, tmp_path, dataset):
     torch.save({**torch.load(trained[1], weights_only=True), "dataset": dataset}, tmp_path / "s.pth")
     message = f"data set name {dataset!r}: expected the name of a folder, without a path"
-    if dataset:  # without a name the network's data set is unknown
+    own = ["--modelfile", tmp_path / "s.pth", "--image", tree / IMAGE, "--output", tmp_path / "e"]
+    assert run_demo(*own)["dataset"] == (dataset or "unknown")  # no folder is named after it
+    if dataset:
         assert dissecting(dataset=repr(dataset), output_folder="None") == message
         assert dissecting(model_file=tmp_path / "s.pth", output_folder="None") == message
 

@@ -14,6 +14,7 @@ import demo
 from loader.mini_places import render_mini_places
 from netdissect import main as dissection
 from report.pages import file_name
+from settings import SHIPPED_SNAPSHOT
 from training import dry_run
 from util import files
 from util.cli import run
@@ -161,6 +162,8 @@ def test_a_checkout_that_cannot_be_written(read_only_checkout, tree, broden, tmp
     assert dissected.returncode == 0, dissected.stderr
     explained = call(
         read_only_checkout / "demo.py",
+        "--modelfile",
+        read_only_checkout / SHIPPED_SNAPSHOT,
         "--image",
         tree / "val/beach",
         "--output",
