@@ -53,10 +53,11 @@ def main() -> None:
         sys.exit("chromium and chromedriver are not there: apt install chromium chromium-driver")
     with tempfile.TemporaryDirectory() as folder:
         copy_photographs(Path(folder))
-        scenes = ["--dataset", "mini_places", "--images", "0,", "--modelfile", ROOT / settings.SHIPPED_SNAPSHOT]
-        scenes += ["--nd_result", ROOT / settings.SHIPPED_TALLY]
-        for name, flags in {"photograph": ["--image", PHOTOGRAPH], "scenes": scenes}.items():
-            command = [sys.executable, ROOT / "demo.py", *flags, "--output", Path(folder) / name]
+        network = ["--modelfile", ROOT / settings.SHIPPED_SNAPSHOT, "--nd_result", ROOT / settings.SHIPPED_TALLY]
+        scenes = ["--dataset", "mini_places", "--images", "0,", *network]
+        flags: dict[str, list] = {"photograph": ["--image", PHOTOGRAPH], "scenes": scenes}
+        for name in SHOTS:
+            command = [sys.executable, ROOT / "demo.py", *flags[name], "--output", Path(folder) / name]
             subprocess.run(command, check=True, cwd=folder)
         options = webdriver.ChromeOptions()
         options.binary_location = chromium
