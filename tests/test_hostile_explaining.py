@@ -34,8 +34,8 @@ from util.made_of import companion, fingerprint, write_companion
 
 TALLY = "unit,category,label,score\n" + "".join(f"{unit},object,sky,0.1\n" for unit in range(1, 513))
 CLASSES = ["bakery-shop", "beach", "tundra"]
-ESCAPES = "\x1b[31mred\x07\u202e"
-SHOWN = r"\x1b[31mred\x07\u202e"  # the same, printable
+ESCAPES = "\x1b[31mred\x07\u202e\ufeff"
+SHOWN = r"\x1b[31mred\x07\u202e\ufeff"  # the same, printable
 
 
 def network(path: Path, arch: str = "resnet18_fc_ma", topk: int | None = 5, seed: int = 0, **about) -> Path:

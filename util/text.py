@@ -6,9 +6,9 @@ import reprlib
 import sys
 from typing import IO
 
-# Control characters (C0, DEL, C1), line and paragraph separators, marks that reverse the direction of text, and
-# surrogates, which stand for bytes of a name that is not UTF-8.
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters (C0, DEL, C1), line and paragraph separators, marks that reverse the direction of text, the byte
+# order mark, on which matplotlib fails, and surrogates, which stand for bytes of a name that is not UTF-8.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
 
 def printable(text: object) -> str:
