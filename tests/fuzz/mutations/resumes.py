@@ -92,7 +92,7 @@ def resume_absent(case: Case) -> None:
     case.note(name, key)
     # What else the file says, or what has no effect on the weights, need not be there, nor what older plans lack.
     free = {"torch", "torchvision", "prec1", "prec5", "num_classes", "head", "scaler", "amp"}
-    free |= {"topk", "arch", "classes", "dataset"}  # the plan has them
+    free |= {"topk", "arch", "classes", "dataset", "size"}  # the plan has them
     lesser = name in ("scaler", "scheduler", "group", "plan") or key in free
     finish(case, content, path, SAME_OR_REFUSED if lesser else REFUSED)
 

@@ -144,6 +144,7 @@ def settings_value(case: Case) -> None:
         if (name, value) in {("DATA_DIRECTORY", "None"), ("WORKERS", "1")}:
             value = "'x'"
         if name == "OUTPUT_FOLDER":  # also by default, or relative to the settings' folder
+            case.output = None  # wherever it may write
             case.writable += [case.ground.repo / "result", *(case.ground.repo / "netdissect" / x for x in ("x", "2"))]
             case.writable += [case.ground.repo / "netdissect" / x for x in ("100 %", "%s", "%(x)d", "$x$", "\udce9")]
             value = "None" if value in ("'../x'", "'x' * 100_000", "''") else value
