@@ -46,7 +46,7 @@ shipped-photos: $(VENV)/installed-photos $(CONCEPTS)  ## refit and dissect the n
 	$(BIN)/python -m models.export snapshot/pytorch_$(PHOTOS)/epoch_7.pth $(SHIPPED)/efficientnet_lite0_d5a_tiny_imagenet.pth
 	$(BIN)/python netdissect/main.py --model_file $(SHIPPED)/efficientnet_lite0_d5a_tiny_imagenet.pth --feature_names None \
 		--data_directory $(CONCEPTS) --output_folder result/pytorch_$(PHOTOS)/netdissect
-	cd result/pytorch_$(PHOTOS)/netdissect && cp tally.csv tally.made_of.json agreement.csv $(CURDIR)/$(SHIPPED)/
+	cp $(addprefix result/pytorch_$(PHOTOS)/netdissect/,tally.csv tally.made_of.json agreement.csv) $(SHIPPED)/
 
 $(CONCEPTS):
 	$(BIN)/python -m netdissect.broden build --recipe netdissect/dataset/recipes/photo_concepts.json --output $@
