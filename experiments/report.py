@@ -132,31 +132,51 @@ def ablations(rows: Rows) -> str:
 
 
 def photographs(about: dict[str, Any]) -> str:
-    """Dissections on photographs of concepts: the content of results/photographs.json as a table."""
-    titles = {
-        "network": "network",
-        "layer": "layer",
-        "units": "units",
-        "interpretable": "interpretable",
-        "unique": "unique detectors",
-        "interpretable_but_colors": "without colors: interpretable",
-        "unique_but_colors": "unique",
-        "mean_iou": "mean best IoU",
-        "above_chance": "above chance",
-        "chance_95": "chance, 95th percentile",
-        "seconds": "s",
-    }
-    lines = [list(titles.values()), ["---", "---", *["---:"] * (len(titles) - 2)]]
-    lines += [[str(row[key]) for key in titles] for row in about["rows"]]
-    cells = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """Dissections on photographs of concepts: the content of results/photographs.json as two tables."""
+    rows = about["rows"]
+    categories = sorted({name for row in rows for key in BY_CATEGORY for name in row.get(key, ())})
+    iou = {"interpretable": "interpretable", "unique": "unique detectors", "mean_iou": "mean best IoU"}
+    chance = {"above_chance": "above chance", "chance_95": "chance, 95th percentile", "seconds": "s"}
+    told = {"told": "units", "told_unique": "unique labels"}
+    versions = ", ".join(dict.fromkeys(f"torch {row['torch']}, {row['cpu']}, commit {row['commit']}" for row in rows))
     return f"""## Photographs
 
-`python3 experiments/photographs.py` dissected these networks on {about["images"]} photographs of `{about["data"]}`, one
-seed; untrained networks are the control. Seconds are of all layers of a network together, on {about["cores"]} cores of
-{about["cpu"]}; torch {about["torch"]}; commit {about["commit"]}.
+`python3 experiments/photographs.py` dissected these networks on {about["images"]} photographs of `{about["data"]}`;
+seed 0. The control is the network of the same architecture that was never trained: what it reaches is no detector of
+anything learned. Seconds are of all layers of a network together. {versions}.
 
-{cells}
+Units of IoU >= 0.04, and how many of them have a best label of each category:
+
+{_dissected(rows, {"units": "units", **iou}, categories, "by_category", chance)}
+
+Units by the label that their largest activation in an image tells best, at AUROC >= 0.9 (`agreement.csv`). Labels of
+the whole image, scenes and textures, can win here, which have a low ceiling of IoU:
+
+{_dissected([row for row in rows if "told" in row], told, categories, "told_by_category", {})}
 """
+
+
+BY_CATEGORY = ("by_category", "told_by_category")
+
+
+def _dissected(rows: Rows, before: dict[str, str], categories: list[str], key: str, after: dict[str, str]) -> str:
+    """A line per network and layer: columns `before`, units and labels by category from `key`, columns `after`."""
+    titles = [
+        "network",
+        "layer",
+        *before.values(),
+        *(f"{name}: units (labels)" for name in categories),
+        *after.values(),
+    ]
+    lines = [titles, ["---", "---", *["---:"] * (len(titles) - 2)]]
+    for row in rows:
+        if key not in row:  # a row of an earlier version of the study
+            counts = ["–"] * len(categories)
+        else:
+            counts = ["{} ({})".format(*row[key].get(name, (0, 0))) for name in categories]
+        numbers = [str(row.get(name, "–")) for name in (*before, *after)]
+        lines.append([row["network"], f"`{row['layer']}`", *numbers[: len(before)], *counts, *numbers[len(before) :]])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def provenance(rows: Rows) -> str:

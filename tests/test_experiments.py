@@ -12,6 +12,7 @@ from conftest import write_small_broden
 from torch import nn
 
 from experiments import claims, data, measure, report, results
+from experiments import photographs as study_of_photographs
 from experiments.heads import elastic_nets
 from experiments.plan import FULL, KS, QUICK, SEEDS, VARIANTS, Run, plan
 from experiments.tables import ACCURACY, CONCEPTS, FAITHFULNESS, POINTING, ROUTES
@@ -312,3 +313,39 @@ def test_a_run_that_fails_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "__file__", str(tmp_path / "no_such_program.py"))
     with pytest.raises(UserError, match=r"mini_places-dka-k5-seed0: ended with code 2, see .*\.log"):
         claims.in_own_process(Run("mini_places", "dka", 5, 0), tmp_path / "work")
+
+
+def test_photograph_rows_count_units_and_labels_by_category():
+    counted = study_of_photographs.by_category(
+        [("scene", "sea"), ("object", "cow"), ("scene", "sea"), ("scene", "hill")]
+    )
+    assert counted == {"object": (1, 1), "scene": (3, 2)}
+
+
+def test_photographs_dissected_already_are_not_again(tmp_path, monkeypatch):
+    """A study that was interrupted repeats no network, unless it is asked to or the photographs are others."""
+    results, dissected = tmp_path / "photographs.json", []
+
+    def dissect(subject, broden):
+        dissected.append(subject.name)
+        yield {"network": subject.name, "layer": "a", "seconds": 1}
+
+    names = ["trained", "untrained"]
+    monkeypatch.setattr(study_of_photographs, "dissect", dissect)
+    monkeypatch.setattr(
+        study_of_photographs, "subjects", lambda _: (study_of_photographs.Subject(n, nn.Identity(), ()) for n in names)
+    )
+    broden = write_small_broden(tmp_path / "broden")
+    for options, expected in (
+        ([], names),
+        ([], []),
+        (["--again", "untr"], ["untrained"]),
+        (["--images", "1"], names),
+    ):
+        dissected.clear()
+        arguments = ["--data", str(broden), *options]
+        study_of_photographs.main(study_of_photographs.get_args_parser().parse_args(arguments), results)
+        assert dissected == expected
+    about = json.loads(results.read_text())
+    assert about["images"] == 1 and [row["network"] for row in about["rows"]] == names
+    assert {"commit", "torch", "cpu"} <= about["rows"][0].keys()
