@@ -96,11 +96,20 @@ def shown(value: Interval, decimals: int = 1, scale: float = 1.0) -> str:
 
 def table(named: Sequence[tuple[str, Rows]], columns: Sequence[Column]) -> str:
     """A Markdown table with a line per group and a column per metric."""
-    lines = [["", *(column.title for column in columns)], ["---", *["---:"] * len(columns)]]
-    for name, rows in named:
-        cells = [
-            shown(interval(row.get(column.metric, math.nan) for row in rows), column.decimals, column.scale)
-            for column in columns
+    lines = [
+        [
+            name,
+            *(
+                shown(interval(row.get(column.metric, math.nan) for row in rows), column.decimals, column.scale)
+                for column in columns
+            ),
         ]
-        lines.append([name, *cells])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        for name, rows in named
+    ]
+    return markdown(["", *(column.title for column in columns)], lines)
+
+
+def markdown(titles: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table; the first `left` columns are aligned left, the others right."""
+    aligned = ["---"] * left + ["---:"] * (len(titles) - left)
+    return "\n".join(f"| {' | '.join(line)} |" for line in (titles, aligned, *lines))

@@ -225,13 +225,10 @@ def test_the_document_says_what_the_rows_say(tmp_path):
     (tmp_path / "README.md").write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
     report.main(made_up(), tmp_path)
     text = (tmp_path / "docs" / "RESULTS.md").read_text()
-    assert (
-        "**No loss of accuracy, mini_places: holds.** K = 5 minus the dense head of the same seed: 5.00 ± 0.00 points"
-        in text
-    )
-    assert "by few units, Fashion-MNIST: holds." in text
-    assert "human concepts, mini_places: cannot tell." in text
-    assert "Routes are dynamic, mini_places: does not hold." in text
+    assert "| No loss of accuracy | mini_places | **holds** | K = 5: 5.00 ± 0.00 points" in text
+    assert "by few units | Fashion-MNIST | **holds by construction** |" in text
+    assert "concepts: interpretable units | mini_places | **cannot tell** |" in text
+    assert "| Routes are dynamic | mini_places | **does not hold** |" in text
     assert "0.30 hours in total, on 2 cores of X" in text
     assert "| DKA, K = 5 | 85.10 ± 0.25 |" in text
     readme = (tmp_path / "README.md").read_text()
@@ -239,7 +236,8 @@ def test_the_document_says_what_the_rows_say(tmp_path):
     assert "| mini_places, dense | 80.1 ± 0.2 |" in readme
     assert {path.name for path in (tmp_path / "docs" / "results").iterdir()} == {f"{name}.png" for name in report.PLOTS}
     report.main(made_up(gain=-5.0), tmp_path)
-    assert "**No loss of accuracy, mini_places: does not hold.**" in (tmp_path / "docs" / "RESULTS.md").read_text()
+    text = (tmp_path / "docs" / "RESULTS.md").read_text()
+    assert "| No loss of accuracy | mini_places | **does not hold** |" in text
 
 
 @pytest.mark.parametrize("top1, fits", [(80.1, True), (90.0, False)])
