@@ -254,7 +254,7 @@ def summary_table(rows: Rows) -> str:
     named = []
     for dataset in NAMES:
         own = select(rows, dataset=dataset, variant="")
-        for head, k in (("dense", None), ("dka", 1), ("dka", 5), ("dka", 20), ("pruned", 5)):
+        for head, k in (("dense", None), ("dka", 5)):
             found = select(own, head=head, k=k)
             if found:
                 named.append((f"{NAMES[dataset]}, {head_name(found[0])}", found))

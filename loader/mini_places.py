@@ -282,8 +282,8 @@ def _write_broden_tables(folder: Path, tasks: list[_Task], shares: list[Shares])
     write_tables(folder, names, rows, counts, SYNONYMS)
 
 
-def main() -> None:
-    """Parse the command line and render."""
+def get_args_parser() -> ArgumentParser:
+    """The command line."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("--root", default="data", help="folder for mini_places and mini_broden (default: data)")
     parser.add_argument("--train", type=int, default=4000, help="number of training images (default: 4000)")
@@ -293,7 +293,12 @@ def main() -> None:
     parser.add_argument("--workers", type=int, help="number of processes (default: one per core)")
     parser.add_argument("--force", action="store_true", help="render again even if the data set is complete")
     parser.add_argument("--contact_sheet", metavar="FILE", help="only save an image with six scenes of each class")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parse the command line and render."""
+    args = get_args_parser().parse_args()
     for name in _SPLITS:
         if getattr(args, name) < len(CLASSES):
             raise UserError(f"--{name} {getattr(args, name)}: expected at least {len(CLASSES)}, one per class")

@@ -64,11 +64,16 @@ def copy_photographs(folder: Path) -> list[Path]:
     return list(copies)
 
 
-def main() -> None:
-    """Parse the command line and copy."""
+def get_args_parser() -> ArgumentParser:
+    """The command line."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("--root", default=settings.DATA_ROOT, help=f"folder for {FOLDER} (default: data)")
-    folder = Path(parser.parse_args().root) / FOLDER
+    return parser
+
+
+def main() -> None:
+    """Parse the command line and copy."""
+    folder = Path(get_args_parser().parse_args().root) / FOLDER
     copies = copy_photographs(folder)
     say(f"{display_path(folder)}: {', '.join(copy.name for copy in copies)}")
 

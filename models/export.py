@@ -34,13 +34,18 @@ def export(
     save_snapshot(destination, slim_like({**metadata, "state_dict": state}, checkpoint))
 
 
-def main() -> None:
-    """Parse the command line and export."""
+def get_args_parser() -> ArgumentParser:
+    """The command line."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("source", help="snapshot that train.py wrote")
     parser.add_argument("destination", help="file to write")
     parser.add_argument("--finetune", metavar="PTH", help="the weights that a slim snapshot was trained on, and lacks")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Parse the command line and export."""
+    args = get_args_parser().parse_args()
     export(args.source, args.destination, args.finetune)
 
 

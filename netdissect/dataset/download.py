@@ -59,12 +59,17 @@ def fetch(name: str, folder: Path, url: str = URL, md5: str | None = None) -> Pa
     return target
 
 
-def cli() -> None:
-    """Parse the command line and fetch."""
+def get_args_parser() -> ArgumentParser:
+    """The command line."""
     parser = ArgumentParser(__doc__)
     what = f"one of {', '.join(ARCHIVES)} (default broden1_224)"
     parser.add_argument("name", nargs="?", default="broden1_224", choices=ARCHIVES, metavar="NAME", help=what)
-    name = parser.parse_args().name
+    return parser
+
+
+def cli() -> None:
+    """Parse the command line and fetch."""
+    name = get_args_parser().parse_args().name
     fetch(name, HERE, md5=ARCHIVES[name])
 
 
