@@ -64,13 +64,16 @@ from util.text import say
 ROOT = Path(__file__).resolve().parent
 VAL_BATCH = 64
 LOCK = ".report.lock"  # training locks the output folder itself, and may still be running
-RANGES = {"topn": (1, MOST_TILES - 1), "workers": (0, settings.MOST_WORKERS)}
+RANGES = {"topn": (1, MOST_TILES - 1), "topk": (1, 2**20), "workers": (0, settings.MOST_WORKERS)}
 
 
 def get_args_parser() -> ArgumentParser:
     """The command line."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("--mark", help="tK, the number of votes per class (default: as the snapshot says)")
+    parser.add_argument(
+        "--topk", type=int, metavar="K", help="explain with another K than the network was trained with"
+    )
     parser.add_argument("--arch", help=f"one of {ACCEPTED} (default: as the snapshot says)")
     parser.add_argument("--modelfile", metavar="PTH", help="snapshot (default: the run's newest, or a shipped one)")
     parser.add_argument("--finetune", metavar="PTH", help="the weights that a slim snapshot was trained on, and lacks")
@@ -155,7 +158,7 @@ def main(args: argparse.Namespace) -> Report:
     files = find_files(args.image or [])
     asked = Asked(args.modelfile, args.arch, args.mark, args.dataset, args.data, args.images, bool(args.image))
     choice = find_snapshot(asked)
-    network = load_network(choice.file, args.arch, args.mark, args.finetune)
+    network = load_network(choice.file, args.arch, args.mark, args.finetune, args.topk)
     network = with_tally(network, args.nd_result, choice.tally)
     if choice.why:
         say(f"why this model: {choice.why}")
@@ -169,7 +172,7 @@ def main(args: argparse.Namespace) -> Report:
     note(network.notices, images_notice(trained_on, materials_shown(data, selection)))
     note(network.notices, concepts_notice(trained_on, network.tally.made_of))
     figure = pick_figure(args.figure, len(selection))
-    output = Path(args.output) if args.output else output_folder(network, data, asked)
+    output = Path(args.output) if args.output else output_folder(network, data, asked, args.topk)
     compared = args.compare and display_path(args.compare)
 
     with lock_folder(output, name=LOCK), staged(output, REPLACEABLE) as staging:
@@ -195,12 +198,16 @@ def load_rival(path: str, network: Network, data: Data, device: torch.device) ->
     return rival.to(device)
 
 
-def output_folder(network: Network, data: Data, asked: Asked) -> Path:
-    """result/pytorch_{arch}_{mark}_{dataset}/, the run's, or result/own_images/ if the user's own are among them."""
+def output_folder(network: Network, data: Data, asked: Asked, topk: int | None) -> Path:
+    """result/pytorch_{arch}_{mark}_{dataset}/, the run's, or result/own_images/ if the user's own are among them.
+
+    With --topk the mark is that of the asked K, so that the report of the K that was trained stays.
+    """
     results, about = ROOT / settings.RESULT_ROOT, network.about
     if asked.image:
         return results / settings.OWN_IMAGES
-    return results / run_name(about["arch"], asked.mark or mark_of(about["topk"]), data.name)
+    mark = asked.mark if asked.mark and topk is None else mark_of(about["topk"])
+    return results / run_name(about["arch"], mark, data.name)
 
 
 # --- explain ------------------------------------------------------------------------------------------------------

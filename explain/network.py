@@ -65,7 +65,9 @@ class Network:
         return self.classifier.model
 
 
-def load_network(file: Path, arch: str | None, mark: str | None, finetune: str | None) -> Network:
+def load_network(
+    file: Path, arch: str | None, mark: str | None, finetune: str | None, topk: int | None = None
+) -> Network:
     """The network of a snapshot, on the CPU, without names of its units.
 
     Args:
@@ -73,14 +75,15 @@ def load_network(file: Path, arch: str | None, mark: str | None, finetune: str |
         arch: its architecture; None: as it says.
         mark: of the command line; None: as the snapshot says.
         finetune: the file of the weights that a slim snapshot lacks; None: its architecture brings them.
+        topk: K of the head, whatever the mark and the snapshot say; None: as they say.
 
     Raises:
-        UserError: if the files cannot be read, or do not fit each other or the mark.
+        UserError: if the files cannot be read, or do not fit each other, the mark or K.
     """
-    topk = parse_mark(mark) if mark not in (None, DENSE_MARK) else None
-    model, about = load_snapshot(file, arch, topk, finetune and regular_file(finetune, "snapshot"))
+    k = parse_mark(mark) if topk is None and mark not in (None, DENSE_MARK) else topk
+    model, about = load_snapshot(file, arch, k, finetune and regular_file(finetune, "snapshot"))
     network = Network(Classifier.of(model), about, file, weights_fingerprint(model), Tally(), [])
-    check_mark(network, mark)
+    check_k(network, mark, topk)
     return network
 
 
@@ -108,22 +111,24 @@ def with_tally(network: Network, nd_result: str | None, own_tally: Path | None) 
     return replace(network, tally=tally)
 
 
-def check_mark(network: Network, mark: str | None) -> None:
-    """Compare the mark of the command line with the snapshot's head; it may name another K, with a notice.
+def check_k(network: Network, mark: str | None, topk: int | None) -> None:
+    """Compare --mark and --topk with the snapshot's head; they may name another K, with a notice.
 
     Raises:
         UserError: if one is dense and the other is not.
     """
-    topk = network.about["topk"]
-    if mark is None:
-        return
-    if topk is None and mark != DENSE_MARK:
-        raise UserError(f"--mark {mark}: {network.file} has a dense head, which has no K: leave --mark out")
-    if topk is not None and mark == DENSE_MARK:
-        raise UserError(f"--mark {mark}: {network.file} has a head of K = {topk}: leave --mark out")
-    trained = read_checkpoint(network.file).get("topk")
-    if trained != topk and type(trained) is int:
-        note(network.notices, f"K = {topk}, as --mark says; the snapshot says K = {trained}")
+    k = network.about["topk"]
+    named = [(f"--mark {mark}", mark == DENSE_MARK)] if mark else []
+    named += [(f"--topk {topk}", False)] if topk else []
+    for flag, dense in named:
+        name = flag.split()[0]
+        if k is None and not dense:
+            raise UserError(f"{flag}: {network.file} has a dense head, which has no K: leave {name} out")
+        if k is not None and dense:
+            raise UserError(f"{flag}: {network.file} has a head of K = {k}: leave {name} out")
+    trained = read_checkpoint(network.file).get("topk") if named else k
+    if trained != k and type(trained) is int:
+        note(network.notices, f"K = {k}, as {named[-1][0].split()[0]} says; the network was trained with K = {trained}")
 
 
 def read_units(network: Network, file: Path, given: bool) -> Tally:

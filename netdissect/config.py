@@ -4,7 +4,7 @@ import ast
 import importlib
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ SETTINGS_FILE = "netdissect/settings.py"  # as messages name it
 _MODULE = "netdissect.settings"
 _ORIGINAL_SPELLING = "CATAGORIES"  # of CATEGORIES
 _PATHS = ("MODEL_FILE", "FINETUNE", "DATA_DIRECTORY", "OUTPUT_FOLDER", "QUANTILE_FILE")
-_LISTS = ("FEATURE_NAMES", "CATEGORIES")
+LISTS = ("FEATURE_NAMES", "CATEGORIES")
 _TEXTS = ("MODEL", "DATASET", "INDEX_FILE")
 
 
@@ -84,22 +84,22 @@ def parse_value(name: str, text: str) -> Any:
         return None if value is None else text if text == "none" else Path(text)
     if name in _TEXTS and value is not None and not isinstance(value, str):
         return text
-    if name in _LISTS and isinstance(value, str):
+    if name in LISTS and isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
-    if name in _LISTS and isinstance(value, tuple):
+    if name in LISTS and isinstance(value, tuple):
         return list(value)
     return value
 
 
-def make_config(flags: dict[str, str]) -> EasyDict:
-    """The settings, by their names in lower case, overridden by flags.
+def make_config(flags: Mapping[str, str | list[str]]) -> EasyDict:
+    """The settings, by their names in lower case, overridden by flags, of which a list's value is of several words.
 
     Raises:
         UserError: naming a setting whose value is not accepted, and what is.
     """
     values = read_settings()
     for flag, text in flags.items():
-        values[flag.upper()] = parse_value(flag.upper(), text)
+        values[flag.upper()] = parse_value(flag.upper(), text if isinstance(text, str) else ",".join(text))
     for name in _RULES:
         _check("", name, values[name.upper()])
     config = EasyDict({name.lower(): value for name, value in values.items()})

@@ -39,7 +39,7 @@ from netdissect.agreement import write_agreement
 from netdissect.broden import Broden
 from netdissect.broden.reader import TEST_SAMPLE
 from netdissect.chance import write_chance
-from netdissect.config import HERE, SETTINGS_FILE, make_config, read_settings, unknown_settings
+from netdissect.config import HERE, LISTS, SETTINGS_FILE, make_config, read_settings, unknown_settings
 from netdissect.dissect import DissectedLayer, PassConfig, TallyConfig, measure_layers, score_layer
 from netdissect.made_of import of_activations, of_tally
 from netdissect.network import NetworkInfo, load_model
@@ -59,12 +59,13 @@ log = logging.getLogger("netdissect")
 
 
 def get_args_parser() -> ArgumentParser:
-    """A flag per setting, in lower case, with the value in settings.py as default."""
+    """A flag per setting, in lower case, with the value in settings.py as default; a list is of one word or more."""
     parser = ArgumentParser(__doc__)
     for name, value in read_settings().items():
         flags = [f"--{name.lower()}"] + (["--catagories"] if name == "CATEGORIES" else [])
         shown = f"default {value!r}".replace("%", "%%")  # argparse fills in what % names
-        parser.add_argument(*flags, default=argparse.SUPPRESS, metavar="VALUE", help=shown)
+        words = "+" if name in LISTS else None
+        parser.add_argument(*flags, nargs=words, default=argparse.SUPPRESS, metavar="VALUE", help=shown)
     return parser
 
 

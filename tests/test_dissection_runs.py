@@ -177,3 +177,13 @@ def test_torchvisions_networks(broden, tmp_path, model, layer, units):
         assert (path.parent / "html" / f"{name}.html").is_file()
     if model == "resnet50":  # random weights are equal in every run
         assert dissect("none", broden, tmp_path / "again", model=model, feature_names=layer) == tallies[0].read_bytes()
+
+
+@pytest.mark.parametrize(
+    "words", [["layer3", "layer4"], ["layer3,layer4"], ["layer3,", "layer4"], ["['layer3', 'layer4']"]]
+)
+def test_layers_are_named_by_several_words_or_by_one(words):
+    arguments = ["--feature_names", *words, "--categories", "object", "color", "--topn", "3"]
+    config = dissection.make_config(vars(dissection.get_args_parser().parse_args(arguments)))
+    assert config.feature_names == ["layer3", "layer4"]
+    assert (config.categories, config.topn) == (["object", "color"], 3)

@@ -261,11 +261,27 @@ def test_marks_and_heads_that_contradict_each_other(snapshot, photo, tmp_path, s
     )
     assert not (tmp_path / "out").exists()
     report = explain("--modelfile", snapshot, "--mark", "t7", *common)
-    notice = "K = 7, as --mark says; the snapshot says K = 5"
+    notice = "K = 7, as --mark says; the network was trained with K = 5"
     assert (report["topk"], report["notices"]) == (7, [notice])
     assert f"notice: {notice}" in capsys.readouterr().out.splitlines()
     assert explain("--modelfile", snapshot, "--mark", "t5", *common)["notices"] == []
     assert explain("--modelfile", dense, "--mark", "dense", *common)["notices"] == []
+
+
+def test_another_k_than_the_network_was_trained_with(snapshot, photo, tmp_path, said):
+    common = ["--image", photo, "--output", tmp_path / "out"]
+    dense = network(tmp_path / "dense.pth", "resnet18", None)
+    end = "has a dense head, which has no K: leave --topk out"
+    assert said("--modelfile", dense, "--topk", "3", *common) == f"--topk 3: {dense} {end}"
+    assert said("--modelfile", snapshot, "--topk", "0", *common) == f"--topk 0: expected 1 to {2**20}"
+    assert "expected 1 <= K <= 512" in said("--modelfile", snapshot, "--topk", "513", *common)
+    assert not (tmp_path / "out").exists()
+    report = explain("--modelfile", snapshot, "--mark", "t5", "--topk", "3", *common)
+    assert report["topk"] == 3
+    assert report["notices"] == ["K = 3, as --topk says; the network was trained with K = 5"]
+    entry = report["images"][0]
+    assert [unit["active"] for unit in entry["units"]] == [True] * 3 + [False] * 2
+    assert sum(unit["vote"] for unit in entry["units"][:3]) + entry["bias"] == pytest.approx(entry["logit"], abs=1e-4)
 
 
 @pytest.mark.parametrize("topk, topn", [(1, 1), (1, 20), (512, 1), (512, 20), (None, 1)])
