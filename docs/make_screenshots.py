@@ -1,4 +1,4 @@
-"""Make the screenshots of the README anew, from the shipped networks.
+"""Make the screenshots of the documents anew, from the shipped networks.
 
     python3 docs/make_screenshots.py         # needs requirements-dev.txt, and Debian's chromium and chromium-driver
 

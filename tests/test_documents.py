@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import pytest
+from torch.distributed import run as torchrun
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("", "benchmarks", "data", "docs", "netdissect/dataset", "netdissect/dataset/recipes", "result", "scenes")
@@ -19,10 +20,17 @@ PARTS = re.compile(r"\s*(?:&&|;|\|\|)\s*")  # commands of one line
 
 
 class Command(NamedTuple):
-    """A command of a document, and the folder, relative to the repository, in which it is to run."""
+    """A command of a document.
+
+    Attributes:
+        folder: in which it is to run, relative to the repository.
+        words: of the command line.
+        mentioned: it is part of a sentence, which may name a program without its arguments.
+    """
 
     folder: str
     words: tuple[str, ...]
+    mentioned: bool = False
 
 
 # --- reading Markdown ---------------------------------------------------------------------------------------------
@@ -66,14 +74,16 @@ def links(text: str) -> list[str]:
 def commands(text: str) -> Iterator[Command]:
     """The commands of a document that start a Python program or make, in blocks of code and in backticks."""
     prose, blocks = split_code(text)
-    for block in [*blocks, *(" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose))]:
+    inline = [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose)]
+    for block, mentioned in [*((block, False) for block in blocks), *((code, True) for code in inline)]:
         folder = PurePosixPath()
         for line in re.sub(r"<<'END'.*?^END$", "", block, flags=re.S | re.M).replace("\\\n", " ").splitlines():
-            for part in PARTS.split(re.sub(r"(^|\s)#.*", "", line)):
+            for part in PARTS.split(re.sub(r"(^|\s)#.*", "", line).strip()):
                 if moved := re.fullmatch(r"cd (\S+)", part):
                     folder = folder.parent if moved[1] == ".." else folder / moved[1]
                 elif found := re.search(rf"(?:^|\s)((?:{PYTHON}|torchrun|make) .*)", part):
-                    yield Command(str(folder), tuple(word for word in shlex.split(found[1]) if word != "..."))
+                    words = tuple(word for word in shlex.split(found[1]) if word != "...")
+                    yield Command(str(folder), words, mentioned)
 
 
 # --- checking commands --------------------------------------------------------------------------------------------
@@ -86,24 +96,33 @@ def check_command(command: Command, targets: set[str]) -> None:
         assert set(rest) <= targets, f"no target of the Makefile: {rest}"
         return
     if program == "torchrun":
-        options = len([word for word in rest if word.startswith("--")])
-        assert all(word.startswith("--") for word in rest[:options]), "an option of torchrun after the script"
-        rest = rest[next(place for place, word in enumerate(rest) if not word.startswith("--")) :]
-    if rest[0] == "-m":
-        check_module(rest[1], rest[2:])
-    elif rest[0] not in ("-", "-c"):
-        found = [path for path in (ROOT / command.folder / rest[0], ROOT / rest[0]) if path.is_file()]
-        assert found, f"no such file: {rest[0]}"
-        check_module(".".join(found[0].relative_to(ROOT).with_suffix("").parts), rest[1:])
-
-
-def check_module(name: str, arguments: list[str]) -> None:
-    """Parse the arguments as the module does. Of other people's modules only the name is checked."""
-    assert find_spec(name), f"no such module: {name}"
-    if not (ROOT / name.split(".")[0]).is_dir() and not (ROOT / f"{name}.py").is_file():
+        args = torchrun.get_args_parser().parse_args(rest)
+        rest = [args.training_script, *args.training_script_args]
+    if rest[0] == "-":
         return
-    package = find_spec(f"{name}.__main__") if find_spec(name).submodule_search_locations else None  # type: ignore[union-attr]
-    module = importlib.import_module(f"{name}.__main__" if package else name)
+    name, arguments = (rest[1], rest[2:]) if rest[0] == "-m" else (module_name(command.folder, rest[0]), rest[1:])
+    spec = find_spec(name)
+    assert spec, f"no such module: {name}"
+    if is_ours(name) and (arguments or not command.mentioned):
+        check_arguments(f"{name}.__main__" if spec.submodule_search_locations else name, arguments)
+
+
+def module_name(folder: str, script: str) -> str:
+    """The module that a script is: `netdissect.main` for main.py in netdissect/."""
+    path = ROOT / folder / script
+    assert path.is_file(), f"no such file: {folder}/{script}"
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+def is_ours(name: str) -> bool:
+    """Whether a module is of this project. Of other people's only the name is checked."""
+    top = ROOT / name.split(".")[0]
+    return top.is_dir() or top.with_suffix(".py").is_file()
+
+
+def check_arguments(name: str, arguments: list[str]) -> None:
+    """Parse the arguments as the module does."""
+    module = importlib.import_module(name)
     if hasattr(module, "get_args_parser"):
         module.get_args_parser().parse_args(arguments)
     else:
@@ -161,9 +180,9 @@ SAMPLE = """# A title, with `code`!
 
 Run `cd netdissect && python3 main.py --topn 3`, or [this](b.md#x) ![image](c.png) [web](https://a.b/c) `[no](link)`.
 
-    cd netdissect
+    cd netdissect      # a comment
     python3 main.py \\
-        --topn 3   # a comment
+        --topn 3   # another
     cd ..
     OMP_NUM_THREADS=1 torchrun --nproc_per_node=2 train.py --mark t5 ...
 
@@ -177,7 +196,7 @@ def test_what_is_found_in_a_document():
     assert anchors(SAMPLE) == {"a-title-with-code"}
     dissect = Command("netdissect", ("python3", "main.py", "--topn", "3"))
     train = Command(".", ("torchrun", "--nproc_per_node=2", "train.py", "--mark", "t5"))
-    assert list(commands(SAMPLE)) == [dissect, train, dissect]
+    assert list(commands(SAMPLE)) == [dissect, train, dissect._replace(mentioned=True)]
 
 
 @pytest.mark.parametrize(
@@ -194,6 +213,6 @@ def test_what_is_found_in_a_document():
     ],
 )
 def test_mistakes_are_found(line):
-    (command,) = commands(f"    {line}" if line.startswith("#") else f"`{line}`")
+    (command,) = commands(f"\n    {line}")
     with pytest.raises((Exception, SystemExit)):
         check_command(command, make_targets())
