@@ -1,6 +1,7 @@
 """Controls of silencing, sparsity and the variety of units: answers worked by hand."""
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 
 import pytest
@@ -8,6 +9,15 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 from explain.faithfulness import controls, other_images, random_order
+from explain.population import (
+    Evidence,
+    Population,
+    add_variety,
+    silence_all,
+    sparsity_record,
+    unit_correlations,
+    variety_record,
+)
 from explain.sparsity import accuracy_at, accuracy_of, compare_frozen, contributing, effective_concepts
 from explain.variety import (
     class_independence,
@@ -22,6 +32,7 @@ from explain.variety import (
 from explain.votes import largest_votes
 from models.dynamic_k import DynamicKLinear
 from models.heads import DenseHead, StaticHead
+from report.cards import _reasons
 
 # Two classes, three units. Class 0 has weights (2, 1, 0), class 1 has (0, 1, 1).
 WEIGHT = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
@@ -126,6 +137,70 @@ def test_contributing_votes():
     assert contributing(dka(2, weight), ones, first, 0.66).tolist() == [1]  # 60 of 90
     assert contributing(dka(2, weight), ones, first).tolist() == [2]
     assert contributing(dense, torch.zeros(1, 4), first).tolist() == [0]
+
+
+# --- the records --------------------------------------------------------------------------------------------------
+
+
+def a_population(count=60):
+    """Images of two classes: units 0 and 1 are copies that fire in class 0, unit 2 fires in class 1, unit 3 at random.
+
+    Class 0 has weights (2, 1, 0, 0), class 1 (0, 0, 3, 1).
+    """
+    targets = torch.arange(count) % 2
+    own = (1.0 + torch.arange(count) % 7) * (targets == 0)
+    noise = torch.rand(count, generator=torch.Generator().manual_seed(0))
+    pooled = torch.stack([own, own, (targets == 1) * 4.0, 0.1 * noise], 1)
+    head = dka(2, torch.tensor([[2.0, 1.0, 0.0, 0.0], [0.0, 0.0, 3.0, 1.0]]))
+    return head, Population(pooled, targets, targets, targets.tolist(), f"{count} images")
+
+
+def test_some_images_evenly_spaced():
+    _, population = a_population()
+    some = population.spaced(4)
+    assert some.pooled.tolist() == population.pooled[[0, 20, 39, 59]].tolist()
+    assert some.targets == [0, 0, 1, 1] and some.images == "4 of the 60 images"
+    assert population.spaced(60) is population
+
+
+def test_the_record_of_sparsity():
+    head, population = a_population()
+    methods = silence_all(head, population, 2)
+    assert list(methods)[:2] == ["2 largest votes", "2 active units at random"]
+    assert list(methods)[2:4] == ["2 most active units", "2 active units, none of the 2 largest votes"]
+    evidence = Evidence(None, population, population, methods)
+    routes = {"classes": [{"distinct_units": 2, "images": 30}, {"distinct_units": 3, "images": 30}]}
+    found = sparsity_record(head, evidence, routes, 2)
+    assert found["frozen"] == {"topk": 2, "agreement": 1.0, "accuracy": 1.0, "frozen_accuracy": 1.0}
+    assert (found["topk"], found["weights_per_class"], found["units_per_class"]) == (2, 4.0, 2.5)
+    assert (found["accuracy_at_5"], found["accuracy_without"]) == (1.0, 0.5)  # all scores 0: class 0, right for half
+    dense = DenseHead.of(head.weight.detach(), torch.zeros(2))
+    assert sparsity_record(dense, evidence, routes, 1)["frozen"]["topk"] == 1  # K of a dense head is what is shown
+
+
+def test_the_record_of_variety_and_a_card():
+    head, population = a_population()
+    correlation = unit_correlations(population)
+    assert unit_correlations(population.spaced(49)) is None
+    found = variety_record(head, population, correlation, 2)
+    assert found["units"] == 2 and found["threshold"] == 0.9
+    assert found["groups"] == 1.5  # class 0: one group of two; class 1: units 2 and 3
+    assert 1.45 < found["effective"] <= 1.5 and found["contrastiveness"] > 0.3
+    unknown = replace(population, targets=[None] * 60)
+    assert variety_record(head, unknown, correlation, 2)["class_independence"] is None
+    units = [
+        {"unit": unit, "label": label, "vote": vote, "active": active}
+        for unit, label, vote, active in ((1, "hill", 9.0, True), (3, "", 3.0, True), (2, "hill", 1.5, True))
+    ]
+    idle = {"unit": 4, "label": "sea", "vote": 1.0, "active": False}
+    record = {"units": [*units, idle], "logit": 13.5}
+    add_variety([record], correlation)
+    assert record["variety"]["units"] == 3 and record["variety"]["groups"] == [[1, 2], [3]]
+    # Units 1 and 2 are copies, and correlate with unit 3 by -r.
+    r = correlation[0, 2].item()
+    assert record["variety"]["effective"] == pytest.approx(9 / (3 + 2 + 4 * r**2), rel=1e-5)
+    assert [(reason["title"], reason["vote"]) for reason in _reasons(record)] == [("hill × 2", 10.5), ("unit 3", 3.0)]
+    assert _reasons({"units": units}) == []
 
 
 # --- variety ------------------------------------------------------------------------------------------------------
