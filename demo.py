@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 import settings
 from explain.drawing import MOST_UNITS, overlay_tiles
-from explain.faithfulness import MOST_STEPS, Curves, ablation_records, by_votes, faithfulness_record
+from explain.faithfulness import MOST_STEPS, ablation_records, by_votes, faithfulness_record
 from explain.images import explain_subjects
 from explain.inputs import (
     FIGURE_IMAGES,
@@ -44,8 +44,20 @@ from explain.inputs import (
 from explain.materials import concepts_notice, images_notice, materials_shown
 from explain.naming import Names
 from explain.network import Network, load_network, note, with_tally
-from explain.population import Evidence, Population, population_routes, silence, validate
-from explain.records import ImageRecord, Report, Unreadable
+from explain.population import (
+    MOST_SILENCED,
+    Evidence,
+    Population,
+    add_variety,
+    population_routes,
+    silence,
+    silence_all,
+    sparsity_record,
+    unit_correlations,
+    validate,
+    variety_record,
+)
+from explain.records import FaithfulnessRecord, ImageRecord, Report, RoutesRecord, Unreadable
 from explain.subjects import Selection, find_files, shown_size
 from explain.terms import log_line
 from loader.batches import default_workers, make_loader
@@ -137,14 +149,12 @@ class Explained:
     Attributes:
         records: their entries in explain.json.
         population: the same images, for routes and faithfulness.
-        curves: of silencing, as of `silence`.
         tiles: of the images that figure.png shows, by their place in `records`: the image and its overlays.
         unreadable: files that were left out.
     """
 
     records: list[ImageRecord]
     population: Population
-    curves: tuple[dict[str, Curves], dict[str, Curves]]
     tiles: dict[int, list[np.ndarray]]
     unreadable: list[Unreadable]
 
@@ -254,7 +264,7 @@ def explain_selection(
     for record, ablation in zip(records, ablation_records(*curves, data.classes), strict=True):
         record["ablation"] = ablation
         say(log_line(record, record["file"]))
-    return Explained(records, population, curves, tiles, unreadable)
+    return Explained(records, population, tiles, unreadable)
 
 
 # --- validate -----------------------------------------------------------------------------------------------------
@@ -272,21 +282,19 @@ def validate_network(
         options: how.
         rival: another network, whose largest votes are silenced too.
     """
-    steps = options.steps
-    validation, population, curves = None, explained.population, explained.curves
+    validation, population = None, explained.population
     loader = None
     if data.val_set is not None and not options.no_val:
         loader = make_loader(data.val_set, VAL_BATCH, options.workers, network.head.weight.device)
         validation, population = validate(network.model, loader, options.target)
         say("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} images".format(**validation))
-        curves = silence(network.head, population, steps)
-    by_vote, random = curves
-    methods = {f"{steps} largest votes": by_vote, f"{steps} active units at random": random}
+    silenced = population.spaced(MOST_SILENCED)
+    methods = silence_all(network.head, silenced, options.steps)
     if rival and loader:
-        _, theirs = validate(rival, loader)
-        name = f"{steps} largest votes of {options.compare}"
-        methods[name] = by_votes(head_of(rival), theirs.pooled, theirs.explained, steps)
-    return Evidence(validation, population, methods)
+        theirs = validate(rival, loader)[1].spaced(MOST_SILENCED)
+        name = f"{options.steps} largest votes of {options.compare}"
+        methods[name] = by_votes(head_of(rival), theirs.pooled, theirs.explained, options.steps)
+    return Evidence(validation, population, silenced, methods)
 
 
 # --- write --------------------------------------------------------------------------------------------------------
@@ -298,6 +306,8 @@ def write(
     """Write all pages, their JSON and the figure. Returns explain.json's content."""
     names, tally = Names(data.classes, network.tally.concepts), network.tally
     feature_map = network.classifier.feature_map
+    routes = population_routes(network.head, evidence.population, names)
+    faithfulness = measure_faithfulness(network, explained, evidence, options, routes)
     report: Report = {
         "arch": network.about["arch"],
         "topk": network.about["topk"],
@@ -314,8 +324,8 @@ def write(
     }
     pages = Pages(
         report=report,
-        routes=population_routes(network.head, evidence.population, names),
-        faithfulness=faithfulness_record(evidence.methods, evidence.population.images),
+        routes=routes,
+        faithfulness=faithfulness,
         units=[names.unit(index) for index in range(network.head.in_features)],
         threshold=settings.SCORE_THRESHOLD,
         dissection=dissection_page(network, options.output),
@@ -325,6 +335,20 @@ def write(
     write_report(options.staging, pages)
     write_figure(options.staging / "figure.png", [(explained.records[i], explained.tiles[i]) for i in figure])
     return report
+
+
+def measure_faithfulness(
+    network: Network, explained: Explained, evidence: Evidence, options: Options, routes: RoutesRecord
+) -> FaithfulnessRecord:
+    """The content of faithfulness.json; the images' records get the variety of their units, where it is known."""
+    head, steps = network.head, options.steps
+    record = faithfulness_record(evidence.methods, evidence.silenced.images)
+    record["sparsity"] = sparsity_record(head, evidence, routes, steps)
+    correlation = unit_correlations(evidence.population)
+    if correlation is not None:
+        record["variety"] = variety_record(head, evidence.population, correlation, steps)
+        add_variety(explained.records, correlation)
+    return record
 
 
 def dissection_page(network: Network, output: Path) -> str | None:

@@ -79,11 +79,37 @@ def _joined(columns: list[Tensor], points: int) -> Tensor:
     return torch.cat([torch.cat(columns[start : start + points], 1) for start in range(0, len(columns), points)])
 
 
-def random_order(pooled: Tensor, steps: int, seed: int = 0) -> Tensor:
-    """(V, steps) units at random, of those that are active (pooled features above zero) while there are any."""
+def random_order(pooled: Tensor, steps: int, seed: int = 0, without: Tensor | None = None) -> Tensor:
+    """(V, steps) units at random, of those that are active (pooled features above zero) while there are any.
+
+    Args:
+        pooled: (V, N) pooled features.
+        steps: how many units.
+        seed: of the draw.
+        without: (V, S) units of each image that are not drawn while there are others.
+    """
     generator = torch.Generator().manual_seed(seed)
     key = torch.rand(pooled.shape, generator=generator) + (pooled.cpu() > 0)  # (V, N)
+    if without is not None:
+        key.scatter_(1, without.cpu(), -1.0)
     return key.topk(steps, 1).indices.to(pooled.device)
+
+
+def other_images(classes: Tensor, seed: int = 0) -> Tensor:
+    """For each of V images of classes (V,), the number of another one at random, of another class: (V,).
+
+    Raises:
+        ValueError: if all are of one class.
+    """
+    order = classes.argsort(stable=True)  # images by class
+    count = classes.bincount()  # (C,)
+    start = count.cumsum(0) - count  # (C,) where each class begins in this order
+    others = len(classes) - count[classes]  # (V,) images of other classes
+    if not others.all():
+        raise ValueError("all images are of one class: no image has another's route")
+    draw = torch.rand(len(classes), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    place = (draw * others).long()  # (V,) among the others
+    return order[place + (place >= start[classes]) * count[classes]]  # past the own class
 
 
 def mean_interval(values: Tensor, level: float = 0.95, seed: int = 0) -> Mean:
@@ -120,6 +146,27 @@ def by_votes(head: Head, pooled: Tensor, classes: Tensor, steps: int) -> dict[st
 def at_random(head: Head, pooled: Tensor, classes: Tensor, steps: int) -> dict[str, Curves]:
     """The same of units at random; arguments as of `by_votes`."""
     return _both_ways(head, pooled, classes, random_order(pooled, steps))
+
+
+def controls(head: Head, pooled: Tensor, classes: Tensor, steps: int) -> dict[str, dict[str, Curves]]:
+    """What silencing by votes is compared with; arguments as of `by_votes`.
+
+    Returns:
+        Deletion and insertion, by the name of how the S units of each image were picked:
+
+        active: those of its largest pooled features, the largest first. Large features tend to have large votes, so
+            this control can win.
+        outside: active ones at random, but none of its S largest votes. Left out where fewer than S remain. Where S is
+            a DKA head's K, deletion cannot lower the explained class's own score, by construction.
+        other route: the S largest votes of an image of another class, drawn at random. Left out if there is one class.
+    """
+    units = largest_votes(head, pooled, classes, steps)[0]
+    orders = {"active": pooled.topk(steps, 1).indices}
+    if 2 * steps <= pooled.shape[1]:
+        orders["outside"] = random_order(pooled, steps, without=units)
+    if len(classes.unique()) > 1:
+        orders["other route"] = units[other_images(classes)]
+    return {name: _both_ways(head, pooled, classes, order) for name, order in orders.items()}
 
 
 def _both_ways(head: Head, pooled: Tensor, classes: Tensor, order: Tensor) -> dict[str, Curves]:

@@ -1,23 +1,47 @@
 """What is measured over many images: routes, and whether explanations hold."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from explain.faithfulness import Curves, at_random, by_votes
+from explain.faithfulness import Curves, at_random, by_votes, controls
 from explain.naming import Names
-from explain.records import ExplanationRecord, RoutesRecord
+from explain.records import (
+    ExplanationRecord,
+    FrozenRecord,
+    ImageRecord,
+    RoutesRecord,
+    SparsityRecord,
+    UnitVote,
+    VarietyRecord,
+)
 from explain.routes import class_accuracy, routes_of, routes_record
+from explain.sparsity import accuracy_at, accuracy_of, compare_frozen, contributing, effective_concepts
+from explain.variety import (
+    DUPLICATES,
+    class_independence,
+    contrastiveness,
+    correlations,
+    effective_number,
+    group_units,
+    mean_where,
+    route_variety,
+)
+from explain.votes import largest_votes
 from loader.splits import Images
 from models import Head, head_of
 from models.heads import in_blocks, predict
 from training.epoch import evaluate_features
 from util.cli import UserError
 from util.files import display_path
+
+MOST_SILENCED = 2000  # images, evenly spaced, whose units are silenced: each takes dozens of passes through the head
+MOST_FITTED = 1000  # images whose features a mixture is fitted to, for each unit
+LEAST_IMAGES = 50  # for correlations of units: fewer images correlate by chance
 
 
 @dataclass(frozen=True)
@@ -49,6 +73,21 @@ class Population:
             images=f"{len(records)} explained images",
         )
 
+    def spaced(self, most: int) -> "Population":
+        """All of the images, or `most` of them, evenly spaced."""
+        count = len(self.pooled)
+        if count <= most:
+            return self
+        some = torch.linspace(0, count - 1, most).round().long()
+        return replace(
+            self,
+            pooled=self.pooled[some],
+            predictions=self.predictions[some],
+            explained=self.explained[some],
+            targets=[self.targets[index] for index in some.tolist()],
+            images=f"{most} of the {self.images}",
+        )
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -57,11 +96,13 @@ class Evidence:
     Attributes:
         validation: metrics; None without validation.
         population: the images.
-        methods: deletion and insertion, by the name of how the units were picked.
+        silenced: those of them whose units were silenced.
+        methods: deletion and insertion, by the name of how the units were picked; the first by votes.
     """
 
     validation: dict[str, float] | None
     population: Population
+    silenced: Population
     methods: dict[str, dict[str, Curves]]
 
 
@@ -104,8 +145,103 @@ def silence(head: Head, population: Population, steps: int) -> tuple[dict[str, C
     return by_votes(head, pooled, explained, steps), at_random(head, pooled, explained, steps)
 
 
+def silence_all(head: Head, population: Population, steps: int) -> dict[str, dict[str, Curves]]:
+    """The same beside all controls, by the name of how the units were picked."""
+    pooled, explained = population.pooled, population.explained
+    names = {
+        "active": f"{steps} most active units",
+        "outside": f"{steps} active units, none of the {steps} largest votes",
+        "other route": f"{steps} largest votes of an image of another class",
+    }
+    chosen, random = silence(head, population, steps)
+    named = {names[name]: ways for name, ways in controls(head, pooled, explained, steps).items()}
+    return {f"{steps} largest votes": chosen, f"{steps} active units at random": random, **named}
+
+
 def population_routes(head: Head, population: Population, names: Names) -> RoutesRecord:
     """The content of routes.json."""
     routes = routes_of(head, population.pooled, population.explained)
     accuracy = class_accuracy(population.predictions, population.targets, len(names.classes))
     return routes_record(routes, names, population.images, accuracy)
+
+
+# --- what could come out otherwise --------------------------------------------------------------------------------
+
+
+def sparsity_record(head: Head, evidence: Evidence, routes: RoutesRecord, steps: int) -> SparsityRecord:
+    """How sparse a head is, and whether it chooses.
+
+    Args:
+        head: the head.
+        evidence: the images, and their units silenced by votes.
+        routes: of the same images.
+        steps: weights per class of a dense head that is frozen; a DKA head keeps its K.
+    """
+    population, silenced = evidence.population, evidence.silenced
+    topk = head.topk if head.topk < head.in_features else steps
+    found = compare_frozen(head, population.pooled, population.targets, topk)
+    frozen: FrozenRecord = {
+        "topk": found.topk,
+        "agreement": found.agreement,
+        "accuracy": found.accuracy,
+        "frozen_accuracy": found.frozen_accuracy,
+    }
+    distinct = [row["distinct_units"] for row in routes["classes"] if row["images"]]
+    without = next(iter(evidence.methods.values()))["deletion"].prediction[:, -1]
+    return {
+        "topk": head.topk,
+        "weights_per_class": effective_concepts(head),
+        "contributing": contributing(head, population.pooled, population.explained).double().mean().item(),
+        "units_per_class": sum(distinct) / len(distinct),
+        "accuracy_without": accuracy_of(without, silenced.targets),
+        "accuracy_at_5": accuracy_at(head, population.pooled, population.targets),
+        "frozen": frozen,
+    }
+
+
+def unit_correlations(population: Population) -> Tensor | None:
+    """Correlations (N, N) of all units over the images; None where these are too few to know."""
+    return correlations(population.pooled) if len(population.pooled) >= LEAST_IMAGES else None
+
+
+def variety_record(head: Head, population: Population, correlation: Tensor, steps: int) -> VarietyRecord:
+    """How different the units of the `steps` largest votes of each image are from each other.
+
+    Args:
+        head: whose votes.
+        population: the images.
+        correlation: (N, N) of the units.
+        steps: how many votes of each image, at most.
+    """
+    units, votes = largest_votes(head, population.pooled, population.explained, steps)
+    found = route_variety(correlation, units, votes != 0)
+    used, count = units[votes != 0].unique(), len(correlation)
+    known = [index for index, target in enumerate(population.targets) if target is not None]
+    targets = torch.tensor([population.targets[index] for index in known])
+    return {
+        "units": found.units.double().mean().item(),
+        "effective": found.effective.mean().item(),
+        "groups": found.groups.double().mean().item(),
+        "threshold": DUPLICATES,
+        "correlation": mean_where(found.correlation),
+        "correlation_all": ((correlation.double().sum() - count) / max(1, count * (count - 1))).item(),
+        "class_independence": class_independence(population.pooled[known][:, used], targets) if known else None,
+        "contrastiveness": contrastiveness(population.spaced(MOST_FITTED).pooled[:, used]),
+    }
+
+
+def add_variety(records: Sequence[ImageRecord], correlation: Tensor) -> None:
+    """Say in the record of each image how different its listed active units are; correlation (N, N) of all units."""
+    for record in records:
+        units = [unit["unit"] - 1 for unit in record["units"] if _counts(unit)]
+        index = torch.tensor(units, dtype=torch.int64)
+        record["variety"] = {
+            "units": len(units),
+            "effective": effective_number(correlation[index][:, index]) if units else 0.0,
+            "groups": [[unit + 1 for unit in group] for group in group_units(correlation, units)],
+        }
+
+
+def _counts(unit: UnitVote) -> bool:
+    """Whether a unit takes part in the score."""
+    return unit["active"] and unit["vote"] != 0

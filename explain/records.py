@@ -187,7 +187,25 @@ class ExplanationRecord(Prediction, Score):
     contest: list[Contestant]
 
 
-class ImageRecord(ExplanationRecord):
+class ImageVariety(TypedDict):
+    """How different the listed units that are active in an image are, over the images of routes.json.
+
+    Attributes:
+        units: how many these are.
+        effective: how many different ones they are worth, as of `explain.variety.effective_number`; 1 to `units`.
+        groups: their numbers, in groups of near-duplicates; most are alone in theirs.
+    """
+
+    units: int
+    effective: float
+    groups: list[list[int]]
+
+
+class _ImageVariety(TypedDict, total=False):
+    variety: ImageVariety
+
+
+class ImageRecord(ExplanationRecord, _ImageVariety):
     """An entry of explain.json's `images`.
 
     Attributes:
@@ -195,6 +213,7 @@ class ImageRecord(ExplanationRecord):
         index: its place in the validation set; None for a user's own file.
         overlays: path of the image with its heat maps, relative to explain.json.
         ablation: what silencing units does.
+        variety: of its units; absent where there are too few images to know.
     """
 
     file: str
@@ -386,7 +405,67 @@ class Method(TypedDict):
     insertion: MeanCurve
 
 
-class FaithfulnessRecord(TypedDict):
+class FrozenRecord(TypedDict):
+    """A head beside the same head frozen to its K largest weights per class, as of `explain.sparsity.Frozen`."""
+
+    topk: int
+    agreement: float
+    accuracy: float | None
+    frozen_accuracy: float | None
+
+
+class SparsityRecord(TypedDict):
+    """How sparse the head is, and whether it chooses. Accuracies and shares are from 0 to 1; None without true classes.
+
+    Attributes:
+        topk: K, votes that enter a score; N for a dense head.
+        weights_per_class: that are not zero (NEC).
+        contributing: mean number of votes that make up 95 % of the explained score (NCC).
+        units_per_class: mean number of different units in the routes of a class.
+        accuracy_without: with the `steps` largest votes of each image silenced.
+        accuracy_at_5: each class keeps its 5 weights of largest absolute value.
+        frozen: the head beside itself, frozen.
+    """
+
+    topk: int
+    weights_per_class: float
+    contributing: float
+    units_per_class: float
+    accuracy_without: float | None
+    accuracy_at_5: float | None
+    frozen: FrozenRecord
+
+
+class VarietyRecord(TypedDict):
+    """How different the units of a route are: means over images, as of `explain.variety`. None: not to be known.
+
+    Attributes:
+        units: in a route that are looked at, those of the largest votes.
+        effective: how many different ones they are worth.
+        groups: of near-duplicates among them.
+        threshold: correlation of near-duplicates.
+        correlation: of two of them.
+        correlation_all: of any two units of the network.
+        class_independence: of all units in routes.
+        contrastiveness: of all units in routes.
+    """
+
+    units: float
+    effective: float
+    groups: float
+    threshold: float
+    correlation: float | None
+    correlation_all: float
+    class_independence: float | None
+    contrastiveness: float
+
+
+class _Measured(TypedDict, total=False):
+    sparsity: SparsityRecord
+    variety: VarietyRecord
+
+
+class FaithfulnessRecord(_Measured):
     """faithfulness.json.
 
     Attributes:
@@ -394,6 +473,8 @@ class FaithfulnessRecord(TypedDict):
         count: how many.
         steps: units that are silenced, or kept, at most.
         methods: ways to pick them.
+        sparsity: of the head, over all images of the routes.
+        variety: of the routes' units; absent where there are too few images to know.
     """
 
     images: str

@@ -28,6 +28,7 @@ def card(image: ImageRecord, place: int, classes: int) -> dict[str, Any]:
         "text": _search_text(image),
         "contest_title": f"Why {rivals[0]}" + (f" and not {' or '.join(rivals[1:])}?" if rivals[1:] else "?"),
         "holds": _holds(image),
+        "reasons": _reasons(image),
     }
 
 
@@ -69,6 +70,27 @@ def _search_text(image: ImageRecord) -> str:
     """What the page's search looks in: classes, file, concepts and unit numbers."""
     classes = [class_name(name) for name in (image["prediction_name"], image["target_name"] or "")]
     return " ".join([*classes, image["file"], *(f"{unit['label']} {unit['unit']}" for unit in image["units"])])
+
+
+def _reasons(image: ImageRecord) -> list[dict[str, Any]]:
+    """The units of a score in groups of near-duplicates: `title`, their common `vote`, and the `units` of each.
+
+    Empty where the variety of the units is not known.
+    """
+    listed = {unit["unit"]: unit for unit in image["units"]}
+    reasons = []
+    for group in image["variety"]["groups"] if "variety" in image else []:
+        units = [listed[number] for number in group]
+        names = dict.fromkeys(unit["label"] for unit in units if unit["label"])
+        title = ", ".join(names) or "units without a name"
+        reasons.append(
+            {
+                "title": f"{title} × {len(units)}" if len(units) > 1 else unit_title(units[0]),
+                "vote": sum(unit["vote"] for unit in units),
+                "units": units,
+            }
+        )
+    return reasons
 
 
 def _holds(image: ImageRecord) -> list[str]:

@@ -193,7 +193,9 @@ def test_routes_and_faithfulness_of_the_validation_images(trained, dissected, tr
     used = {unit["unit"] for row in routes["classes"] for unit in row["units"]}
     assert routes["distinct_units"] == len(used) == len(routes["order"]["units"])
     faithfulness = json.loads((tmp_path / "faithfulness.json").read_text())
-    chosen, _, compared = faithfulness["methods"]
+    chosen, *_, compared = faithfulness["methods"]
+    assert len(faithfulness["methods"]) >= 4 and faithfulness["sparsity"]["topk"] == 5
+    assert "variety" not in faithfulness and "variety" not in report["images"][0]  # of six images nothing is known
     assert (faithfulness["images"], faithfulness["count"], faithfulness["steps"]) == ("6 validation images", 6, 5)
     assert {**chosen, "name": ""} == {**compared, "name": ""}  # compared with itself
     links = re.findall(r'href="([^"#]*)#unit-', (tmp_path / "units.html").read_text())

@@ -8,7 +8,14 @@ from matplotlib.figure import Figure
 from util.files import atomic_write
 
 # Colours that the colour-blind can tell apart (Okabe and Ito), and line styles for print.
-STYLES = [("#0072b2", "o-"), ("#777777", "s--"), ("#d55e00", "^-."), ("#009e73", "v:")]
+STYLES = [
+    ("#0072b2", "o-"),
+    ("#777777", "s--"),
+    ("#d55e00", "^-."),
+    ("#009e73", "v:"),
+    ("#cc79a7", "D--"),
+    ("#e69f00", "P-."),
+]
 
 
 def save_figure(figure: Figure, *paths: Path) -> None:
