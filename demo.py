@@ -383,7 +383,7 @@ def describe_units(
         say(reason)
         return list(records.values()), reason
     for unit, count in made.items():
-        records[unit].update(strip=f"vis/unit-{unit}.jpg", tiles=count)
+        records[unit] = {**records[unit], "strip": f"vis/unit-{unit}.jpg", "tiles": count}
     return list(records.values()), None
 
 

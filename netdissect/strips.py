@@ -70,7 +70,8 @@ class Strips:
             limit = float(self.limits[unit])
             lines = [contours(map_, limit) for map_ in large]
             dark = darken_outside(tiles, large > limit)
-            yield unit, *(np.stack([*map(draw_contours, shown, lines)]) for shown in (dark, tiles))
+            dark, plain = (np.stack([*map(draw_contours, shown, lines)]) for shown in (dark, tiles))
+            yield unit, dark, plain
 
     def _map(self, unit: int, index: int, side: int) -> np.ndarray:
         """A unit's map of an image (side, side); the threshold everywhere where it is off in the whole image."""

@@ -21,9 +21,8 @@ _LINK = re.compile(r'href="([^"]*)"')
 def reports_of(page: Path) -> list[Path]:
     """The reports that a dissection's page links to and that exist; none if there is no such page."""
     found = _PLACE.search(_text(page))
-    paths = [
-        unquote(html.unescape(link), errors="surrogateescape") for link in _LINK.findall(found[1] if found else "")
-    ]
+    listed = _LINK.findall(found[1]) if found else []
+    paths = [unquote(html.unescape(link), errors="surrogateescape") for link in listed]
     return [file for path in paths if (file := Path(os.path.normpath(page.parent / path))).is_file()]
 
 
@@ -47,16 +46,13 @@ def link_back(page: Path, report: Path) -> None:
     linked = _PLACE.sub(lambda _: f"<!--reports-->{inner}<!--/reports-->", text, count=1)
     if linked != text:
         with atomic_write(page) as temporary:
-            temporary.write_text(linked, encoding="utf-8", errors="surrogateescape", newline="")
+            temporary.write_bytes(linked.encode(errors="surrogateescape"))
 
 
 def _text(page: Path) -> str:
     if not page.is_file():
         return ""
     try:
-        with open(
-            regular_file(page, "page", _MOST_BYTES), encoding="utf-8", errors="surrogateescape", newline=""
-        ) as file:
-            return file.read()
+        return regular_file(page, "page", _MOST_BYTES).read_bytes().decode(errors="surrogateescape")
     except OSError as error:
         raise UserError(f"page {page}: unreadable ({error.strerror})") from error
