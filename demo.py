@@ -57,16 +57,20 @@ from explain.population import (
     validate,
     variety_record,
 )
-from explain.records import FaithfulnessRecord, ImageRecord, Report, RoutesRecord, Unreadable
+from explain.records import FaithfulnessRecord, ImageRecord, Report, RoutesRecord, UnitEvidence, Unreadable
 from explain.subjects import Selection, find_files, shown_size
 from explain.terms import log_line
 from loader.batches import default_workers, make_loader
 from loader.datasets import dataset_names
 from models import DENSE_MARK, head_of, load_snapshot, mark_of, parse_mark, run_name
 from models.backbones import ACCEPTED, check_arch
+from netdissect.beside import Beside, read_beside
+from netdissect.strips import StripSource, report_strips
 from report.explanations import REPLACEABLE, Pages, write_report
 from report.figures import write_figure
+from report.links import link_back
 from report.overlays import MOST_TILES, write_strip
+from report.vote_maps import vote_tiles
 from util.cli import ArgumentParser, UserError, check_ranges, run
 from util.device import describe_device, pick_device
 from util.files import display_path, lock_folder, regular_file, staged
@@ -107,6 +111,12 @@ def get_args_parser() -> ArgumentParser:
     )
     parser.add_argument("--compare", metavar="PTH", help="another network (a dense one, say) for faithfulness.html")
     parser.add_argument("--explain", default="prediction", choices=["prediction", "target"], help="whose votes")
+    parser.add_argument(
+        "--cam",
+        default="votes",
+        choices=["votes", "jet"],
+        help="maps of the pages: each position's part of the vote, on one scale (default), or the authors' heat maps",
+    )
     parser.add_argument("--topn", type=int, default=settings.EXPLAIN_TOPN, help="votes shown per image")
     parser.add_argument(
         "--output", metavar="DIR", help="folder that gets explain.html (default: the run's; with --image own_images/)"
@@ -124,8 +134,11 @@ class Options:
     Attributes:
         topn: votes listed per image.
         steps: units that are silenced per image, at most.
+        cam: 'votes' or 'jet': what the maps of the pages show.
         target: explain the true class instead of the predicted one.
         no_val: leave the validation out.
+        figure: places of the images that figure.png shows.
+        data: folders that may hold the images of which a tally was made.
         compare: path of the network to compare with, for people; None without one.
         workers: image loading processes.
         output: the folder that gets the report.
@@ -134,8 +147,11 @@ class Options:
 
     topn: int
     steps: int
+    cam: str
     target: bool
     no_val: bool
+    figure: list[int]
+    data: list[Path]
     compare: str | None
     workers: int
     output: Path
@@ -188,12 +204,29 @@ def main(args: argparse.Namespace) -> Report:
     with lock_folder(output, name=LOCK), staged(output, REPLACEABLE) as staging:
         # The chosen units are silenced, or of a dense head those that are listed.
         steps = min(network.about["topk"] or args.topn, MOST_STEPS)
-        target = args.explain == "target"
-        options = Options(args.topn, steps, target, args.no_val, compared, args.workers, output, staging)
-        explained = explain_selection(network, data, selection, options, figure)
+        target, roots = args.explain == "target", [Path(args.data)] if args.data else []
+        options = Options(
+            args.topn,
+            steps,
+            args.cam,
+            target,
+            args.no_val,
+            figure,
+            [*roots, ROOT / settings.DATA_ROOT],
+            compared,
+            args.workers,
+            output,
+            staging,
+        )
+        beside = read_beside(network.tally.file) if network.tally.file else Beside()
+        for fault in beside.faults:
+            note(network.notices, fault)
+        explained = explain_selection(network, data, selection, options, beside)
         figure = pick_figure(args.figure, len(explained.records))  # some files may have been unreadable
         evidence = validate_network(network, data, explained, options, rival)
-        report = write(network, data, explained, evidence, options, figure)
+        report = write(network, data, explained, evidence, options, beside)
+        write_figure(staging / "figure.png", [(explained.records[i], explained.tiles[i]) for i in figure])
+    link_dissection(network, output)
     say(f"report: {display_path(output / 'explain.html')}")
     return report
 
@@ -224,7 +257,7 @@ def output_folder(network: Network, data: Data, asked: Asked, topk: int | None) 
 
 
 def explain_selection(
-    network: Network, data: Data, selection: Selection, options: Options, figure: list[int]
+    network: Network, data: Data, selection: Selection, options: Options, beside: Beside
 ) -> Explained:
     """Explain images as they are read, and write their overlays, vis/cam_<i>.jpg.
 
@@ -233,7 +266,7 @@ def explain_selection(
         data: whose classes it predicts.
         selection: the images.
         options: how.
-        figure: places of the images whose tiles are kept.
+        beside: what lies beside the tally: thresholds of the units.
 
     Raises:
         UserError: if no image can be read.
@@ -247,11 +280,14 @@ def explain_selection(
     pooled: list[Tensor] = []
     tiles: dict[int, list[np.ndarray]] = {}
     for subject, answer in progress(pairs, total=len(selection), desc="explain", unit="img"):
-        place, strip = len(records), overlay_tiles(subject.square, answer)
-        overlays = f"vis/cam_{place}.jpg"
-        write_strip(options.staging / overlays, strip)
-        if place in figure:
-            tiles[place] = strip
+        place, overlays = len(records), f"vis/cam_{len(records)}.jpg"
+        if options.cam == "jet" or place in options.figure:
+            jet = overlay_tiles(subject.square, answer)
+        if place in options.figure:
+            tiles[place] = jet
+        limits = [beside.limit(unit["unit"]) for unit in answer.record["units"]]
+        shown = jet if options.cam == "jet" else vote_tiles(subject.square, answer, limits)
+        write_strip(options.staging / overlays, shown)
         record: Any = {"file": subject.file, "index": subject.index, **answer.record, "overlays": overlays}
         records.append(record)
         pooled.append(answer.pooled)
@@ -301,22 +337,27 @@ def validate_network(
 
 
 def write(
-    network: Network, data: Data, explained: Explained, evidence: Evidence, options: Options, figure: list[int]
+    network: Network, data: Data, explained: Explained, evidence: Evidence, options: Options, beside: Beside
 ) -> Report:
-    """Write all pages, their JSON and the figure. Returns explain.json's content."""
+    """Write all pages and their JSON. Returns explain.json's content."""
     names, tally = Names(data.classes, network.tally.concepts), network.tally
     feature_map = network.classifier.feature_map
     routes = population_routes(network.head, evidence.population, names)
     faithfulness = measure_faithfulness(network, explained, evidence, options, routes)
+    listed = {unit["unit"] for record in explained.records for unit in record["units"]}
+    units, no_strips = describe_units(network, beside, sorted(listed | {u["unit"] for u in routes["units"]}), options)
     report: Report = {
         "arch": network.about["arch"],
         "topk": network.about["topk"],
         "modelfile": display_path(network.file),
         "nd_result": display_path(tally.file) if tally.file else None,
         "dataset": data.name,
-        "feature_map": {"layer": feature_map.layer, "about": feature_map.about},
+        "feature_map": {"layer": feature_map.layer, "about": feature_map.about, "direct": feature_map.direct},
+        "cam": options.cam,
         "explain": "target" if options.target else "prediction",
         "images": explained.records,
+        "units": units,
+        "no_strips": no_strips,
         "unreadable": explained.unreadable,
         "validation": evidence.validation,
         "made_of": {"weights": network.weights, "tally": tally.made_of, "data": data_fingerprint(data)},
@@ -333,7 +374,6 @@ def write(
     if options.topn > MOST_UNITS:
         say(f"figure.png shows the {MOST_UNITS} largest votes of each image only")
     write_report(options.staging, pages)
-    write_figure(options.staging / "figure.png", [(explained.records[i], explained.tiles[i]) for i in figure])
     return report
 
 
@@ -349,6 +389,42 @@ def measure_faithfulness(
         record["variety"] = variety_record(head, evidence.population, correlation, steps)
         add_variety(explained.records, correlation)
     return record
+
+
+def describe_units(
+    network: Network, beside: Beside, units: list[int], options: Options
+) -> tuple[list[UnitEvidence], str | None]:
+    """What is known of units, with strips of their images in vis/; and why there are none of these, if so.
+
+    Args:
+        network: whose.
+        beside: what lies beside its tally.
+        units: their numbers, from 1.
+        options: where the report goes.
+    """
+    records = {unit: beside.record(unit, settings.SCORE_THRESHOLD) for unit in units}
+    if network.tally.file is None:
+        return list(records.values()), None
+    try:
+        source = StripSource(network.tally.file, network.classifier.feature_map.layer, network.tally.made_of, beside)
+        made = report_strips(network.model, source, options.data, options.staging / "vis", units)
+    except UserError as error:
+        reason = f"No images of the units are shown: {error}."
+        say(reason)
+        return list(records.values()), reason
+    for unit, count in made.items():
+        records[unit] = {**records[unit], "strip": f"vis/unit-{unit}.jpg", "tiles": count}
+    return list(records.values()), None
+
+
+def link_dissection(network: Network, output: Path) -> None:
+    """Let Network Dissection's page of the layer, if there is one, link to the report; say so where it cannot."""
+    page = dissection_page(network, output)
+    try:
+        if page:
+            link_back(output / page, output / "explain.html")
+    except UserError as error:
+        say(f"not linked: {error}", sys.stderr)
 
 
 def dissection_page(network: Network, output: Path) -> str | None:

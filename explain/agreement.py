@@ -54,6 +54,19 @@ class AgreementRow:
 COLUMNS = tuple(field.name.replace("_", "-") for field in fields(AgreementRow))
 
 
+def ceiling_binds(row: AgreementRow, threshold: float) -> bool:
+    """Whether a unit's IoU says little because of its ceiling: this is below twice the threshold.
+
+    Masks and label then differ so much in size that the unit barely passes for interpretable, or cannot, however well
+    it knows the concept. AUROC, in which sizes do not enter, is the measure to read.
+
+    Args:
+        row: of the unit.
+        threshold: IoU from which a unit counts as interpretable.
+    """
+    return bool(row.label) and row.ceiling < 2 * threshold
+
+
 def write_agreement(path: str | os.PathLike, rows: Sequence[AgreementRow]) -> None:
     """Write agreement.csv; None is an empty cell."""
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:

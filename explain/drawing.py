@@ -51,7 +51,7 @@ def heat_overlays(image: np.ndarray, maps: torch.Tensor, strengths: list[float])
     height, width, _ = image.shape
     overlays = []
     darkened, jet = _IMAGE_WEIGHT * image, matplotlib.colormaps["jet"](np.arange(256))[:, :3] * 255  # (256, 3)
-    for heat, strength in zip(_enlarged(maps, height, width), strengths, strict=True):
+    for heat, strength in zip(enlarged(maps, height, width), strengths, strict=True):
         spread = heat.max() - heat.min()
         scaled = (heat - heat.min()) / spread if spread > 0 else np.zeros_like(heat)
         heats = _HEAT_WEIGHT * max(0.0, strength) * jet  # (256, 3)
@@ -60,7 +60,7 @@ def heat_overlays(image: np.ndarray, maps: torch.Tensor, strengths: list[float])
     return overlays
 
 
-def _enlarged(maps: torch.Tensor, height: int, width: int) -> np.ndarray:
+def enlarged(maps: torch.Tensor, height: int, width: int) -> np.ndarray:
     """Maps (R, h, w) -> (R, height, width): bilinear, half-pixel centres."""
     return F.interpolate(maps[None], size=(height, width), mode="bilinear", align_corners=False)[0].numpy()
 

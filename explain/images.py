@@ -13,6 +13,7 @@ from explain.records import (
     Contestant,
     ExplanationRecord,
     Guess,
+    MapScale,
     Prediction,
     RivalVote,
     Score,
@@ -70,11 +71,24 @@ class Answer:
         record: its part of explain.json that comes from the network.
         maps: (R, h, w) the maps of the R listed units, in their order; None if the network has none.
         pooled: (N,) the features that the votes are made of.
+        weights: (R,) those of the listed units for the explained class.
     """
 
     record: ExplanationRecord
     maps: Tensor | None
     pooled: Tensor
+    weights: Tensor
+
+    @property
+    def vote_maps(self) -> Tensor | None:
+        """(R, h, w) what each position adds to a unit's vote: W_cu * A_u / (h * w).
+
+        A map sums to its vote where the head's input is the mean of the map (`FeatureMap.direct`).
+        """
+        if self.maps is None:
+            return None
+        positions = self.maps.shape[1] * self.maps.shape[2]
+        return self.weights[:, None, None] * self.maps / positions
 
 
 def explain_subjects(
@@ -162,16 +176,20 @@ def explain_classes(
         votes = {class_: class_votes(head, pooled[row].cpu(), class_) for class_ in roles}
         own = votes[explained[row]]
         listed = own.unit[:topn]  # (R,)
-        listed_maps = None if maps is None else maps[row].cpu()[listed]
         record: ExplanationRecord = {
             **_prediction(probability[row], ranked[row], explained[row], target, names.classes),
             **_score(own, topn, names),
             "contest": _contest(votes, roles, probability[row], topn, names),
+            "map_scale": None,
         }
         without = _without(head, pooled[row], listed, explained[row], names.classes)
         for unit, ablated in zip(record["units"], without, strict=True):
             unit["without"] = ablated
-        answers.append(Answer(record, listed_maps, pooled[row].cpu()))
+        listed_maps = None if maps is None else maps[row].cpu()[listed]
+        answer = Answer(record, listed_maps, pooled[row].cpu(), head.weight[explained[row]].cpu()[listed])
+        if answer.vote_maps is not None:
+            record["map_scale"] = _map_scale(answer.vote_maps)
+        answers.append(answer)
     return answers
 
 
@@ -191,6 +209,13 @@ def forward(network: Classifier, images: Tensor) -> tuple[Tensor, Tensor, Tensor
         logits = network.model(images)  # (B, C)
     maps = found.maps(network.model, outputs[found.layer]) if found.layer else None
     return logits, inputs[-1].to(logits.device), maps
+
+
+def _map_scale(vote_maps: Tensor) -> MapScale:
+    """The one scale of an image's maps (R, h, w)."""
+    _, height, width = vote_maps.shape
+    palette = "signed" if bool((vote_maps < 0).any()) else "votes"
+    return {"palette": palette, "largest": vote_maps.abs().max().item(), "height": height, "width": width}
 
 
 def _prediction(

@@ -177,14 +177,31 @@ class Prediction(TypedDict):
     ranking: list[Guess]
 
 
+class MapScale(TypedDict):
+    """The one scale of an image's vote maps.
+
+    Attributes:
+        palette: 'votes', from zero; 'signed', from `-largest`, if a map is negative somewhere.
+        largest: the greatest absolute value at a position, of all listed units.
+        height, width: positions of a map.
+    """
+
+    palette: str
+    largest: float
+    height: int
+    width: int
+
+
 class ExplanationRecord(Prediction, Score):
     """A prediction, and the explained class's score as a sum.
 
     Attributes:
         contest: the prediction beside the runner-up, and the true class if it is another.
+        map_scale: of the listed units' vote maps; None if there are none.
     """
 
     contest: list[Contestant]
+    map_scale: MapScale | None
 
 
 class ImageVariety(TypedDict):
@@ -222,6 +239,30 @@ class ImageRecord(ExplanationRecord, _ImageVariety):
     ablation: Ablation
 
 
+class UnitEvidence(TypedDict):
+    """What is known of a unit beyond its label and IoU; None where it is not at hand.
+
+    Attributes:
+        unit: its number, from 1.
+        ceiling: the greatest IoU that its masks and its label can have, by their sizes (agreement.csv).
+        binds: whether this ceiling is so low that the IoU says little, as of `explain.agreement.ceiling_binds`.
+        auroc: how well its activation tells images with the label from those without (agreement.csv), 0 to 1.
+        chance: share of the null scores that reach its IoU (chance.json), 0 to 1.
+        threshold: activation above which the unit is on (quantile.npy); the line in its maps.
+        strip: path of a row of the images of its largest activations, relative to explain.json.
+        tiles: how many images are in it.
+    """
+
+    unit: int
+    ceiling: float | None
+    binds: bool
+    auroc: float | None
+    chance: float | None
+    threshold: float | None
+    strip: str | None
+    tiles: int
+
+
 class Unreadable(TypedDict):
     """A file that was left out, and why."""
 
@@ -249,10 +290,12 @@ class MapRecord(TypedDict):
     Attributes:
         layer: whose output they are, or are made of; None if there are none.
         about: the same in a sentence, for people.
+        direct: whether the mean of a unit's map is its feature, so that a vote map sums to its vote.
     """
 
     layer: str | None
     about: str
+    direct: bool
 
 
 class Report(TypedDict):
@@ -265,8 +308,11 @@ class Report(TypedDict):
         nd_result: path of the tally that names the units; None without one.
         dataset: name of the data set.
         feature_map: where the units' heat maps come from.
+        cam: what the maps of explain.html show: 'votes', or 'jet', the authors' heat maps.
         explain: 'prediction' or 'target': whose score is explained.
         images: one entry per explained image.
+        units: one entry per unit that is listed for an image, or is in the route of a class.
+        no_strips: why there are no images of the units, in a sentence; None if there are.
         unreadable: files that could not be read.
         validation: loss, top1, top5 (per cent), count and images_per_second; None without validation.
         made_of: which weights, tally and data.
@@ -279,8 +325,11 @@ class Report(TypedDict):
     nd_result: str | None
     dataset: str
     feature_map: MapRecord
+    cam: str
     explain: str
     images: list[ImageRecord]
+    units: list[UnitEvidence]
+    no_strips: str | None
     unreadable: list[Unreadable]
     validation: dict[str, float] | None
     made_of: ReportMadeOf

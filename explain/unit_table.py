@@ -36,33 +36,34 @@ class Cells:
         """A finite number."""
         value = parse_float(self.text(column))
         if value is None:
-            raise self._error(column, "a number")
+            raise self.error(column, "a number")
         return value
 
     def whole(self, column: str) -> int:
         """A whole number from 0."""
         value = self.number(column)
         if value != int(value) or value < 0:
-            raise self._error(column, "a whole number")
+            raise self.error(column, "a whole number")
         if value > MOST_PIXELS:
-            raise self._error(column, f"at most {MOST_PIXELS:,}")
+            raise self.error(column, f"at most {MOST_PIXELS:,}")
         return int(value)
 
     def ratio(self, column: str) -> float:
         """A number from 0."""
         value = self.number(column)
         if value < 0:
-            raise self._error(column, "a number from 0")
+            raise self.error(column, "a number from 0")
         return value
 
     def share(self, column: str, what: str) -> float:
         """A number from 0 to 1; what it is, for the message."""
         value = self.number(column)
         if not 0 <= value <= 1:
-            raise self._error(column, f"{what} from 0 to 1")
+            raise self.error(column, f"{what} from 0 to 1")
         return value
 
-    def _error(self, column: str, expected: str) -> UserError:
+    def error(self, column: str, expected: str) -> UserError:
+        """What to raise for a cell that is not what was expected."""
         return UserError(f"{self._place}: {column} {self.text(column)[:30]!r}, expected {expected}")
 
 

@@ -6,8 +6,8 @@
     python3 -m netdissect.main --test_mode True                   # from the repository, a sample of 64 images
 
 Every setting of settings.py is a flag in lower case. Writes tally.csv, what it was made of (tally.made_of.json),
-agreement.csv, quantile.npy, chance.json and html/<layer>.html into the output folder; with several layers, into a
-folder of each.
+agreement.csv, quantile.npy, top_images.csv, chance.json and html/<layer>.html into the output folder; with several
+layers, into a folder of each.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +37,7 @@ from models.feature_map import find_feature_map
 from models.heads import DenseHead
 from models.snapshot import weights_fingerprint
 from netdissect.agreement import write_agreement
+from netdissect.beside import THRESHOLDS, TOP_IMAGES, write_top_images
 from netdissect.broden import Broden
 from netdissect.broden.reader import TEST_SAMPLE
 from netdissect.chance import write_chance
@@ -107,7 +109,11 @@ def main(config: EasyDict) -> list[Path]:
             # Report
             if distributed.is_main_process():
                 with swapped_in(folder) as new:
-                    write_results(new, info.title, broden, layer, tally_config, page_config)
+                    # The run's own report, and those that the page linked to before
+                    page = replace(
+                        page_config, place=folder / "html" / f"{name}.html", reports=[output.parent / "explain.html"]
+                    )
+                    write_results(new, info.title, broden, layer, tally_config, page)
                     thresholds = layer.summary.thresholds if config.quantile_file else None
                     activations = of_activations(weights, name, config.preprocess, config.quantile, thresholds)
                     made_of = of_tally(activations, info, broden, config.iou_mode, layer.summary.compiled)
@@ -174,8 +180,9 @@ def write_results(
     folder: Path, model: str, broden: Broden, layer: DissectedLayer, tally: TallyConfig, page: PageConfig
 ) -> None:
     """Write the files of a layer's results, but for the record of its tally. Arguments as of `write_report`."""
-    with atomic_write(folder / "quantile.npy") as temporary:
+    with atomic_write(folder / THRESHOLDS) as temporary:
         np.save(temporary, layer.summary.thresholds)
+    write_top_images(folder / TOP_IMAGES, layer.summary.top_images(page.topn))
     write_tally(folder / "tally.csv", layer.rows)
     write_agreement(folder / "agreement.csv", layer.agreement)
     if layer.chance:

@@ -3,41 +3,39 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from PIL import Image
 
+from explain.agreement import ceiling_binds
 from explain.naming import plain_label
-from netdissect.activity import LayerSummary
 from netdissect.broden import Broden
 from netdissect.dissect import DissectedLayer, TallyConfig
-from netdissect.masks import unit_masks
+from netdissect.strips import TILE, Strips, write_strips
 from netdissect.tally import TallyRow, interpretable, unique_detectors
-from report.overlays import darken_outside, outline, write_strip
+from report.links import links, reports_of
 from report.pages import write_page
 from util.plots import save_graph
-from util.progress import progress
 from util.text import plain_math, printable
-
-TILE = 144  # side of an image in a unit's row, pixels
 
 
 @dataclass(frozen=True)
 class PageConfig:
-    """What the page shows of each unit.
+    """What the page shows.
 
     Attributes:
-        topn: images of largest activation.
-        seg_threshold: IoU from which the concepts of its further categories are listed.
+        topn: of each unit, images of largest activation.
+        seg_threshold: IoU from which the concepts of a unit's further categories are listed.
+        place: where the page will lie; None: where it is written.
+        reports: explanations that it is to link to, if they exist, beside those that the page there links to.
     """
 
     topn: int = 10
     seg_threshold: float = 0.04
+    place: Path | None = None
+    reports: Sequence[Path] = ()
 
 
 def write_report(
@@ -57,7 +55,8 @@ def write_report(
         The page's path.
     """
     top_images = layer.summary.top_images(config.topn)  # (topn, U), or fewer
-    write_strips(folder / "html" / layer.name, broden, layer.summary, top_images)
+    images = dict(enumerate(top_images.T.tolist()))
+    write_strips(folder / "html" / layer.name, Strips(broden, layer.summary.maps, layer.summary.limits, images))
     found = interpretable(layer.rows, tally.score_threshold)
     by_category = {name: [row for row in found if row.category == name] for name in broden.categories}
     graph = detector_graph(folder / "html" / f"{layer.name}.svg", found, broden.categories) if found else None
@@ -71,7 +70,9 @@ def write_report(
         images=len(broden),
         iou_mode=tally.iou_mode,
         threshold=tally.score_threshold,
-        units=_unit_entries(layer, config.seg_threshold),
+        units=_unit_entries(layer, config.seg_threshold, tally.score_threshold),
+        binding=sum(ceiling_binds(row, tally.score_threshold) for row in layer.agreement),
+        reports=_report_links(config.place or page, config.reports),
         categories=broden.categories,
         interpretable=len(found),
         detectors=len(unique_detectors(found)),
@@ -85,8 +86,14 @@ def write_report(
     return page
 
 
-def _unit_entries(layer: DissectedLayer, seg_threshold: float) -> list[dict[str, Any]]:
-    """What the page shows of each unit, in the tally's order."""
+def _report_links(page: Path, reports: Sequence[Path]) -> Markup:
+    """Links to the reports that explain by this layer."""
+    return links(page, [*reports_of(page), *(report for report in reports if report.is_file())])
+
+
+def _unit_entries(layer: DissectedLayer, seg_threshold: float, threshold: float) -> list[dict[str, Any]]:
+    """What the page shows of each unit, in the tally's order; of `PageConfig` and `TallyConfig` the two thresholds."""
+    agreement = {row.unit: row for row in layer.agreement}
     chance = {unit["unit"]: unit["chance"] for unit in layer.chance["units"]} if layer.chance else {}
     return [
         {
@@ -95,6 +102,9 @@ def _unit_entries(layer: DissectedLayer, seg_threshold: float) -> list[dict[str,
             "category": row.category,
             "score": row.score,
             "chance": chance.get(row.unit),
+            "ceiling": agreement[row.unit].ceiling,
+            "binds": ceiling_binds(agreement[row.unit], threshold),
+            "auroc": agreement[row.unit].auroc,
             "also": [
                 {"category": category, "label": best.label, "iou": best.iou}
                 for category, best in row.categories.items()
@@ -105,30 +115,6 @@ def _unit_entries(layer: DissectedLayer, seg_threshold: float) -> list[dict[str,
         }
         for row in layer.rows
     ]
-
-
-def write_strips(folder: Path, broden: Broden, summary: LayerSummary, images: np.ndarray) -> None:
-    """For each of U units, write its images (topn, U) side by side, into two files.
-
-    unit-<n>.jpg shows them darkened outside the unit's mask, unit-<n>-outline.jpg with the mask's outline.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-
-    @lru_cache(maxsize=4096)
-    def tile(index: int) -> np.ndarray:
-        return np.asarray(broden.image(index).resize((TILE, TILE), Image.Resampling.BILINEAR))
-
-    limits = summary.limits
-    for unit in progress(range(len(limits)), desc="images", unit="unit"):
-        indices = images[:, unit].tolist()
-        masks = np.zeros((len(indices), TILE, TILE), bool)
-        for mask, index in zip(masks, indices, strict=True):
-            units, maps = summary.maps.get(index)
-            own = units == unit  # none where the unit is off in the whole image
-            mask[:] = unit_masks(maps[own], limits[units[own]], TILE, TILE).any(0).numpy()
-        tiles = np.stack([tile(index) for index in indices])  # (topn, TILE, TILE, 3)
-        write_strip(folder / f"unit-{unit + 1}.jpg", darken_outside(tiles, masks))
-        write_strip(folder / f"unit-{unit + 1}-outline.jpg", outline(tiles, masks))
 
 
 def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[str]) -> str:

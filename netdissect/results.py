@@ -12,7 +12,7 @@ from util.cli import UserError
 from util.files import writing
 
 # What a run writes into a layer's folder; the record of the tally, which has its fingerprint, last.
-RESULTS = ("quantile.npy", "chance.json", "html", "agreement.csv", "tally.csv", "tally.made_of.json")
+RESULTS = ("quantile.npy", "top_images.csv", "chance.json", "html", "agreement.csv", "tally.csv", "tally.made_of.json")
 _MARK = "mark"  # a file that disappears with its folder
 _NEW, _OLD = ".netdissect-new-", ".netdissect-old-"
 

@@ -28,7 +28,7 @@ NAVIGATION = [
 
 
 # What lies in the folders of a report: a new report does not keep these files.
-REPLACEABLE = r"class/[^/]+\.html|vis/(cam_\d+\.jpg|routes\.png|\.lock)"
+REPLACEABLE = r"class/[^/]+\.html|vis/((cam_|unit-)\d+\.jpg|routes\.png|\.lock)"
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,14 @@ def write_report(folder: Path, pages: Pages) -> None:
 def write_pages(folder: Path, pages: Pages) -> None:
     """Write explain.html, classes.html, class/<name>.html, units.html and faithfulness.html into a folder."""
     report = pages.report
-    common = {"pages": NAVIGATION, "threshold": pages.threshold, "notices": report.get("notices", [])}
+    seen = {unit["unit"]: unit for unit in report["units"]}
+    common = {
+        "pages": NAVIGATION,
+        "threshold": pages.threshold,
+        "notices": report.get("notices", []),
+        "seen": seen,
+        "dissection": pages.dissection,
+    }
     classes = len(pages.routes["classes"])
     images = [card(image, place, classes) for place, image in enumerate(report["images"])]
     known = [image for image in images if image["verdict"]]
@@ -87,6 +94,7 @@ def write_pages(folder: Path, pages: Pages) -> None:
         "explain.html",
         **common,
         report={**report, "images": images},
+        outlined=any(unit["threshold"] is not None for unit in seen.values()),
         columns=min(6, max((len(image["units"]) for image in images), default=1)),
         known=len(known),
         right=sum(image["verdict"] == "right" for image in known),
@@ -114,7 +122,6 @@ def _write_units_page(folder: Path, pages: Pages, files: dict[int, str], common:
         units=sorted(units, key=lambda unit: -len(unit["classes"])),
         routes=pages.routes,
         files=files,
-        dissection=pages.dissection,
     )
 
 

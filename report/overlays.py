@@ -12,27 +12,12 @@ from util.files import atomic_write
 MOST_TILES = MOST_WIDTH // IMAGE_SIZE  # of a strip, with tiles of this size
 JPEG_QUALITY = 88
 
-_YELLOW = (255, 220, 40)
-
 
 def darken_outside(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Images (T, H, W, 3), a quarter as bright outside of bool masks (T, H, W): Network Dissection's way to show."""
     shown = images // 4
     shown[masks] = images[masks]
     return shown
-
-
-def outline(images: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Images (T, H, W, 3) with a yellow line, two pixels wide, along the edges of bool masks (T, H, W)."""
-    edges = np.zeros_like(masks)
-    for axis in (1, 2):  # pixels whose neighbour is on the other side
-        pixels, own = np.moveaxis(edges, axis, 0), np.moveaxis(masks, axis, 0)
-        differ = own[1:] != own[:-1]
-        pixels[1:] |= differ
-        pixels[:-1] |= differ
-    drawn = images.copy()
-    drawn[edges] = _YELLOW
-    return drawn
 
 
 def write_strip(path: Path, tiles: Sequence[np.ndarray] | np.ndarray) -> None:

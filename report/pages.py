@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from explain.naming import class_name, plain_label, unit_name, unit_title
+from report.vote_maps import gradient
 from util.files import atomic_write
 from util.text import printable
 
@@ -56,6 +57,7 @@ def _environment() -> Environment:
         signed=_signed,
         number=_number,
         path=link_to,
+        gradient=gradient,
     )
     for name, file in (("style", "style.css"), ("script", "page.js"), ("matrix_script", "matrix.js")):
         environment.globals[name] = Markup((_TEMPLATES / file).read_text(encoding="utf-8"))
