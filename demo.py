@@ -41,6 +41,7 @@ from explain.inputs import (
     pick_figure,
     select_images,
 )
+from explain.live import live_head
 from explain.materials import concepts_notice, images_notice, materials_shown
 from explain.naming import Names
 from explain.network import Network, load_network, note, with_tally
@@ -370,6 +371,7 @@ def write(
         units=[names.unit(index) for index in range(network.head.in_features)],
         threshold=settings.SCORE_THRESHOLD,
         dissection=dissection_page(network, options.output),
+        live=live_head(network.head, explained.population.pooled, explained.records),
     )
     if options.topn > MOST_UNITS:
         say(f"figure.png shows the {MOST_UNITS} largest votes of each image only")

@@ -1,6 +1,7 @@
 """The pages of an explanation: images, classes and their routes, units, and whether it holds."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
+from explain.live import LiveHead
 from explain.naming import class_name, unit_name
 from explain.records import ClassRoute, FaithfulnessRecord, Report, RoutesRecord, UnitRecord
 from report.cards import card
 from report.figures import faithfulness_graph
+from report.live import FEATURES, write_live
 from report.pages import file_name, link_to, write_page
 from util.cli import UserError
 from util.files import atomic_write
@@ -28,7 +31,7 @@ NAVIGATION = [
 
 
 # What lies in the folders of a report: a new report does not keep these files.
-REPLACEABLE = r"class/[^/]+\.html|vis/((cam_|unit-)\d+\.jpg|routes\.png|\.lock)"
+REPLACEABLE = rf"class/[^/]+\.html|{FEATURES}/\d+\.js|vis/((cam_|unit-)\d+\.jpg|routes\.png|\.lock)"
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Pages:
         threshold: IoU below which a unit's name is greyed.
         dissection: Network Dissection's page of the layer, which the pages link to, as a path from the report's
             folder; None if there is none.
+        live: the head, for the browser; None if no rule gives its scores.
     """
 
     report: Report
@@ -51,6 +55,7 @@ class Pages:
     units: Sequence[UnitRecord]
     threshold: float
     dissection: str | None = None
+    live: LiveHead | None = None
 
 
 def write_report(folder: Path, pages: Pages) -> None:
@@ -98,6 +103,7 @@ def write_pages(folder: Path, pages: Pages) -> None:
         columns=min(6, max((len(image["units"]) for image in images), default=1)),
         known=len(known),
         right=sum(image["verdict"] == "right" for image in known),
+        live=_live(folder, pages),
     )
     files = _class_files(pages.routes)
     _write_class_pages(folder, pages, images, files, common)
@@ -110,6 +116,25 @@ def write_pages(folder: Path, pages: Pages) -> None:
         faithfulness=pages.faithfulness,
         graph=Markup(faithfulness_graph(folder / "faithfulness.svg", pages.faithfulness)),
     )
+
+
+def _live(folder: Path, pages: Pages) -> dict[str, Any] | None:
+    """Write the scripts of live silencing; what explain.html says of them."""
+    live = pages.live
+    if live is None:
+        return None
+    names = {row["class"]: row["name"] for row in pages.routes["classes"]}
+    times = Counter(unit_name(unit) for unit in pages.units)
+    return {
+        "scripts": write_live(folder, live, pages.report, names, pages.units),
+        "several": {name for name, count in times.items() if count > 1},
+        "units": len(pages.units),
+        "topk": live.topk,
+        "trained": pages.report["topk"],
+        "adjustable": live.adjustable,
+        "kept": len(live.classes),
+        "count": live.count,
+    }
 
 
 def _write_units_page(folder: Path, pages: Pages, files: dict[int, str], common: dict[str, Any]) -> None:

@@ -1,0 +1,204 @@
+"""Live silencing in Chromium: what the page computes is what PyTorch computes with those features set to zero."""
+
+import base64
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from test_browser import CHROMIUM, DRIVER, browser  # noqa: F401 the fixture
+
+import demo
+import settings
+from explain.live import live_head, rule_scores
+from models import head_of, load_snapshot
+from models.dynamic_k import DynamicKLinear
+from models.heads import HEADS, DenseHead
+
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and its driver")
+IMAGES = 50
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A report of the shipped network, its head, and the features of its images."""
+    folder = tmp_path_factory.mktemp("live")
+    flags = ["--images", str(IMAGES), "--no_val", "--workers", "0", "--output", str(folder)]
+    record = demo.main(demo.get_args_parser().parse_args(flags))
+    head = head_of(load_snapshot(settings.SHIPPED_SNAPSHOT)[0])
+    text = (folder / "features" / "0.js").read_text().split('"')[1]
+    pooled = torch.from_numpy(np.frombuffer(base64.b64decode(text), "<f4").reshape(IMAGES, -1).copy())
+    with torch.no_grad():
+        logits = head(pooled)
+    for row, image in zip(logits, record["images"], strict=True):  # the page has the features that were explained
+        assert row[image["explained"]].item() == pytest.approx(image["logit"], abs=1e-4)
+    return folder, record, head, pooled
+
+
+@pytest.fixture
+def page(browser, report):  # noqa: F811
+    browser.get("about:blank")
+    browser.get((report[0] / "explain.html").as_uri())
+    yield browser
+    assert not browser.get_log("browser")  # no script error, no failed request
+
+
+def said(card):
+    """The class, score and probability that a card shows."""
+    parts = [
+        card.find_element(By.CSS_SELECTOR, f'[data-live="{name}"]') for name in ("prediction", "score", "probability")
+    ]
+    assert parts[2].text.endswith(" %")
+    return parts[0].text, float(parts[1].text), float(parts[2].text[:-2]) / 100
+
+
+def expected(head, features, silent, classes):
+    """The same of PyTorch, with the features of the silenced units (from 1) set to zero."""
+    heard = features.clone()
+    heard[[unit - 1 for unit in silent]] = 0
+    with torch.no_grad():
+        scores = head(heard[None])[0]
+    best = int(scores.argmax())
+    return classes[best].replace("_", " "), scores[best].item(), scores.softmax(0)[best].item()
+
+
+def same(found, wanted):
+    assert found[0] == wanted[0]
+    assert found[1:] == pytest.approx(wanted[1:], abs=1e-4)
+
+
+def with_k(head, k):
+    other = DynamicKLinear(head.in_features, head.out_features, topk=k)
+    other.load_state_dict(head.state_dict())
+    return other
+
+
+def cards_of(page):
+    return page.find_elements(By.CSS_SELECTOR, "article.card")
+
+
+SET_K = """const [card, k] = arguments, slider = card.querySelector("[data-k]");
+slider.value = k; slider.dispatchEvent(new Event("input", {bubbles: true}));"""
+CLICK = "for (const number of arguments[1]) arguments[0].querySelector(`[data-silence='${number}']`).click();"
+
+
+def test_silencing_one_several_and_all_of_a_route(page, report):
+    """On all images, with K = 5, 1, N: the same prediction, score and probability as PyTorch's."""
+    _, record, head, pooled = report
+    classes = load_snapshot(settings.SHIPPED_SNAPSHOT)[1]["classes"]
+    turned = 0
+    for place, (card, image) in enumerate(zip(cards_of(page), record["images"], strict=True)):
+        route = [unit["unit"] for unit in image["units"]]
+        for number in (1, 2, len(route)):
+            page.execute_script(CLICK, card, route[:number])
+            same(said(card), expected(head, pooled[place], route[:number], classes))
+            turned += said(card)[0] != image["prediction_name"].replace("_", " ")
+            page.execute_script(CLICK, card, route[:number])
+        same(said(card), expected(head, pooled[place], [], classes))
+        page.execute_script(CLICK, card, route[:2])
+        for k in (1, head.in_features):
+            page.execute_script(SET_K, card, k)
+            same(said(card), expected(with_k(head, k), pooled[place], route[:2], classes))
+    assert turned > IMAGES  # without its route an image is taken for something else
+
+
+def test_the_next_vote_takes_the_place_and_undo_and_reset_bring_it_back(page, report):
+    _, record, head, pooled = report
+    card, image = cards_of(page)[0], record["images"][0]
+    button = card.find_element(By.CSS_SELECTOR, f"[data-silence='{image['units'][0]['unit']}']")
+    button.send_keys(Keys.SPACE)  # by the keyboard
+    assert button.get_attribute("aria-pressed") == "true"
+    row = card.find_element(By.CSS_SELECTOR, "tr.silenced")
+    assert row.get_attribute("data-unit") == str(image["units"][0]["unit"])
+    votes = (pooled[0] * head.weight[image["explained"]]).detach()
+    entered = card.find_element(By.CSS_SELECTOR, "tr[data-entered]")
+    assert int(entered.get_attribute("data-unit")) == int(votes.argsort(descending=True)[5]) + 1
+    card.find_element(By.CSS_SELECTOR, "[data-undo]").click()
+    assert not card.find_elements(By.CSS_SELECTOR, "tr.silenced, tr[data-entered]")
+    box = card.find_element(By.CSS_SELECTOR, "[data-number]")
+    box.send_keys(str(image["units"][1]["unit"]), Keys.ENTER)
+    assert len(card.find_elements(By.CSS_SELECTOR, "tr.silenced")) == 1
+    card.find_element(By.CSS_SELECTOR, "[data-dense]").click()
+    assert card.find_element(By.CSS_SELECTOR, "[data-k-shown]").text == str(head.in_features)
+    card.find_element(By.CSS_SELECTOR, "[data-reset]").click()
+    assert not card.find_elements(By.CSS_SELECTOR, "tr.silenced, tr[data-entered]")
+    assert card.find_element(By.CSS_SELECTOR, "[data-k-shown]").text == "5"
+
+
+def test_all_units_of_a_concept(page, report):
+    _, _, head, pooled = report
+    classes = load_snapshot(settings.SHIPPED_SNAPSHOT)[1]["classes"]
+    button = page.find_element(By.CSS_SELECTOR, "[data-silence-concept]")
+    name = button.get_attribute("data-silence-concept")
+    card = button.find_element(By.XPATH, "./ancestor::article")
+    button.click()
+    place = int(card.get_attribute("data-order"))
+    units = re.search(r'"units": (\[.*?\])', (report[0] / "head_data.js").read_text())
+    silent = [number for number, label in enumerate(json.loads(units[1]), 1) if label == name]
+    assert len(silent) > 1
+    same(said(card), expected(head, pooled[place], silent, classes))
+
+
+def test_a_link_carries_the_silenced_units(browser, report):  # noqa: F811
+    folder, record, head, pooled = report
+    classes = load_snapshot(settings.SHIPPED_SNAPSHOT)[1]["classes"]
+    image = record["images"][3]
+    route = [unit["unit"] for unit in image["units"]][:3]
+    asked = f"#image-{image['index']}?silence={','.join(map(str, route))}&k=2"
+    browser.get("about:blank")
+    browser.get((folder / "explain.html").as_uri() + asked)
+    card = browser.find_element(By.ID, f"image-{image['index']}")
+    same(said(card), expected(with_k(head, 2), pooled[3], route, classes))
+    assert card.find_element(By.CSS_SELECTOR, "[data-link]").get_attribute("href").endswith(asked)
+
+
+def test_reduced_motion(browser, report):  # noqa: F811
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]}
+    )
+    browser.get("about:blank")
+    browser.get((report[0] / "explain.html").as_uri())
+    card = cards_of(browser)[0]
+    card.find_element(By.CSS_SELECTOR, "[data-silence]").click()
+    assert card.find_elements(By.CSS_SELECTOR, "tr[data-entered]")
+    assert not card.find_elements(By.CSS_SELECTOR, ".slides")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+# --- the rule, without a browser ----------------------------------------------------------------------------------
+
+
+def record_of(explained, ranking):
+    return {"explained": explained, "target": None, "ranking": [{"class": number} for number in ranking]}
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_a_rule_gives_the_scores_of_every_head(name):
+    torch.manual_seed(0)
+    topk = None if name == "dense" else 3
+    head = HEADS[name](12, 4, topk=topk).eval()
+    pooled = torch.rand(6, 12)
+    live = live_head(head, pooled, [record_of(0, [0])])
+    with torch.no_grad():
+        scores = head(pooled)
+    torch.testing.assert_close(rule_scores(live.weight, live.bias, pooled, live.rule, live.topk), scores)
+    assert live.adjustable == (name not in ("static", "pruned"))
+
+
+def test_a_head_that_no_rule_gives_has_none():
+    class Squared(DenseHead):
+        def forward(self, input):
+            return super().forward(input) ** 2
+
+    assert live_head(Squared(12, 4), torch.rand(6, 12), [record_of(0, [0])]) is None
+
+
+def test_of_a_large_head_the_classes_that_matter_are_kept():
+    head = DenseHead(10, 100)
+    records = [record_of(7, [7, 3]), record_of(50, [50, 3]), record_of(99, [99, 98])]
+    live = live_head(head, torch.rand(3, 10), records, most_weights=40)
+    assert (live.classes, live.count) == ([3, 7, 50], 100)
+    torch.testing.assert_close(live.weight, head.weight.detach()[live.classes])
