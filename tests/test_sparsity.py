@@ -172,8 +172,9 @@ def test_the_record_of_sparsity():
     routes = {"classes": [{"distinct_units": 2, "images": 30}, {"distinct_units": 3, "images": 30}]}
     found = sparsity_record(head, evidence, routes, 2)
     assert found["frozen"] == {"topk": 2, "agreement": 1.0, "accuracy": 1.0, "frozen_accuracy": 1.0}
-    assert (found["topk"], found["weights_per_class"], found["units_per_class"]) == (2, 4.0, 2.5)
-    assert (found["accuracy_at_5"], found["accuracy_without"]) == (1.0, 0.5)  # all scores 0: class 0, right for half
+    assert (found["topk"], found["weights_per_class"], found["units_per_class"]) == (2, 2.0, 2.5)
+    assert found["accuracy_at_5"] == 1.0
+    assert found["accuracy_without"] == 0.0  # class 0: unit 3 votes for class 1; class 1: no vote is left, class 0 wins
     dense = DenseHead.of(head.weight.detach(), torch.zeros(2))
     assert sparsity_record(dense, evidence, routes, 1)["frozen"]["topk"] == 1  # K of a dense head is what is shown
 
