@@ -40,7 +40,7 @@ from training.epoch import evaluate_features
 from util.cli import UserError
 from util.files import display_path
 
-MOST_SILENCED = 2000  # images, evenly spaced, whose units are silenced: each takes dozens of passes through the head
+MOST_SILENCED = 1000  # images, evenly spaced, whose units are silenced: each takes dozens of passes through the head
 MOST_FITTED = 1000  # images whose features a mixture is fitted to, for each unit
 LEAST_IMAGES = 50  # for correlations of units: fewer images correlate by chance
 
