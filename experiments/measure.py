@@ -10,8 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from explain.faithfulness import at_random, by_votes
+from explain.faithfulness import at_random, by_votes, controls
 from explain.routes import overlaps, within_and_between
+from explain.sparsity import accuracy_at, accuracy_of, compare_frozen, contributing, effective_concepts
+from explain.variety import (
+    class_independence,
+    contrastiveness,
+    correlations,
+    mean_where,
+    route_variety,
+    spatial_diversity,
+)
 from models import Head
 from models.dynamic_k import DynamicKLinear
 from models.heads import predict
@@ -75,7 +84,15 @@ def measure_head(head: Head, pooled: Tensor, targets: Tensor) -> dict[str, Any]:
         units_per_class, units_total: different active units of the images predicted as a class, and of all
         overlap_within, overlap_between: mean Jaccard similarity of two images' active units, of one or two classes
         shown_units_total, shown_overlap_within, shown_overlap_between: the same of the five largest votes only
-        deletion, insertion, random_deletion, random_insertion: areas under the probability of the predicted class
+        deletion, insertion: areas under the probability of the predicted class as the units of the five largest votes
+            are silenced, or kept; the same after random_, active_, outside_ and other_route_, of the controls
+        top1_without: top-1 of the same images with these five silenced
+        top1_frozen, frozen_agreement: of the head whose classes keep their K largest weights (five of a dense head)
+        top1_nec5: of the head whose classes keep their five weights of largest absolute value
+        nec, ncc: weights per class that are not zero; votes that make up 95 % of a score
+        effective_units, different_units, unit_correlation: of the five largest votes' units, how many different ones
+            they are worth, groups of near-duplicates, mean correlation of two
+        class_independence, contrastiveness: of all units that are shown
     """
     with torch.inference_mode():
         logits = torch.cat([head(block) for block in pooled.split(256)])  # (V, C)
@@ -94,7 +111,9 @@ def measure_head(head: Head, pooled: Tensor, targets: Tensor) -> dict[str, Any]:
         **_overlap("", votes.active[some], classes[some]),
         "shown_units_total": int(shown.any(0).sum()),
         **_overlap("shown_", shown[some], classes[some]),
-        **_faithfulness(head, pooled[some], classes[some]),
+        **_faithfulness(head, pooled[some], classes[some], targets[some]),
+        **_sparsity(head, pooled, classes, targets),
+        **_variety(pooled, targets, votes.shown),
     }
 
 
@@ -117,10 +136,45 @@ def _overlap(kind: str, sets: Tensor, classes: Tensor) -> dict[str, float]:
     return {f"{kind}overlap_within": within, f"{kind}overlap_between": between}
 
 
-def _faithfulness(head: Head, pooled: Tensor, classes: Tensor) -> dict[str, float]:
-    """Areas of silencing, one by one, the units of the largest votes, or active ones at random."""
-    curves = {"": by_votes(head, pooled, classes, SHOWN), "random_": at_random(head, pooled, classes, SHOWN)}
-    return {kind + way: ways[way].area.double().mean().item() for kind, ways in curves.items() for way in ways}
+def _faithfulness(head: Head, pooled: Tensor, classes: Tensor, targets: Tensor) -> dict[str, float]:
+    """Areas of silencing, one by one, the units of the largest votes, and those of each control."""
+    steps = min(SHOWN, pooled.shape[1])
+    curves = {"": by_votes(head, pooled, classes, steps), "random_": at_random(head, pooled, classes, steps)}
+    for name, ways in controls(head, pooled, classes, steps).items():
+        curves[name.replace(" ", "_") + "_"] = ways
+    areas = {kind + way: ways[way].area.double().mean().item() for kind, ways in curves.items() for way in ways}
+    return {**areas, "top1_without": _percent(accuracy_of(curves[""]["deletion"].prediction[:, -1], targets.tolist()))}
+
+
+def _sparsity(head: Head, pooled: Tensor, classes: Tensor, targets: Tensor) -> dict[str, float]:
+    """How few weights and votes the head needs, and whether it chooses."""
+    true = targets.tolist()
+    topk = head.topk if head.topk < head.in_features else min(SHOWN, head.in_features)
+    frozen = compare_frozen(head, pooled, true, topk)
+    return {
+        "top1_frozen": _percent(frozen.frozen_accuracy),
+        "frozen_agreement": frozen.agreement,
+        "top1_nec5": _percent(accuracy_at(head, pooled, true)),
+        "nec": effective_concepts(head),
+        "ncc": contributing(head, pooled, classes).double().mean().item(),
+    }
+
+
+def _variety(pooled: Tensor, targets: Tensor, shown: Tensor) -> dict[str, float | None]:
+    """How different the units of the largest votes (V, SHOWN) are, -1 standing for none."""
+    found = route_variety(correlations(pooled), shown.clamp(min=0), shown >= 0)
+    used = shown[shown >= 0].unique()
+    return {
+        "effective_units": found.effective.mean().item(),
+        "different_units": found.groups.double().mean().item(),
+        "unit_correlation": mean_where(found.correlation),
+        "class_independence": class_independence(pooled[:, used], targets),
+        "contrastiveness": contrastiveness(pooled[spaced(len(pooled), SAMPLE)][:, used]),
+    }
+
+
+def _percent(share: float | None) -> float:
+    return float("nan") if share is None else 100 * share
 
 
 def spaced(count: int, most: int) -> Tensor:
@@ -203,6 +257,7 @@ def pointing(head: Head, scenes: Scenes, rows: list[TallyRow]) -> dict[str, floa
         pointing: of the present ones that are not labels of the whole image, the map's largest value (upsampled to
             the label map) lies on the concept (the pointing game of Zhang et al. 2016)
         pointing_by_chance: of the same, the mean share of the image that the concept covers
+        sid5: SID@5 of the images that have five such units: do these look at different places?
 
     Args:
         head: of the network.
@@ -240,7 +295,14 @@ def pointing(head: Head, scenes: Scenes, rows: list[TallyRow]) -> dict[str, floa
         "present_by_chance": mean(expected),
         "pointing": mean(hits),
         "pointing_by_chance": mean(areas),
+        "sid5": _sid5(scenes.maps, shown),
     }
+
+
+def _sid5(maps: Tensor, shown: Tensor) -> float:
+    """Mean SID@5 of maps (V, N, h, w), of the units shown (V, SHOWN); NaN where no image has five."""
+    five = (shown >= 0).all(1).nonzero().flatten() if shown.shape[1] == SHOWN else torch.empty(0, dtype=torch.int64)
+    return spatial_diversity(maps[five[:, None], shown[five]]).mean().item()
 
 
 def _coverage(broden: Broden, index: int) -> dict[tuple[str, str], np.ndarray]:

@@ -20,10 +20,13 @@ from experiments.results import interval, select
 from experiments.tables import (
     ACCURACY,
     CONCEPTS,
+    CONTROLS,
     FAITHFULNESS,
     NAMES,
     POINTING,
     ROUTES,
+    SPARSITY,
+    VARIETY,
     Column,
     Rows,
     groups,
@@ -114,6 +117,16 @@ def section(dataset: str, rows: Rows) -> str:
         "\n### Faithfulness\n",
         table(everything, FAITHFULNESS),
     ]
+    if any("nec" in row for row in rows):  # earlier rows lack these
+        parts += [
+            "\n### Faithfulness beside controls\n",
+            "Units outside the route cannot change a DKA head's own score, by construction.\n",
+            table(everything, CONTROLS),
+            "\n### Does the head choose?\n",
+            table(everything, SPARSITY),
+            "\n### How different are the units of the five largest votes?\n",
+            table(everything, VARIETY),
+        ]
     if any("lite_interpretable" in row for row in rows):
         parts += [
             "\n### Concepts, of 512 units\n",

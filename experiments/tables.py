@@ -45,6 +45,33 @@ FAITHFULNESS = [
     Column("insertion", "insertion", 3),
     Column("at random", "random_insertion", 3),
 ]
+CONTROLS = [
+    Column("deletion: largest votes", "deletion", 3),
+    Column("most active", "active_deletion", 3),
+    Column("outside the route", "outside_deletion", 3),
+    Column("another route", "other_route_deletion", 3),
+    Column("insertion: largest votes", "insertion", 3),
+    Column("most active", "active_insertion", 3),
+    Column("outside the route", "outside_insertion", 3),
+    Column("another route", "other_route_insertion", 3),
+]
+SPARSITY = [
+    Column("top-1, %", "top1", 2),
+    Column("frozen, %", "top1_frozen", 2),
+    Column("same predictions, %", "frozen_agreement", 1, 100),
+    Column("without the 5 largest votes, %", "top1_without", 2),
+    Column("at NEC = 5, %", "top1_nec5", 2),
+    Column("NEC", "nec"),
+    Column("NCC", "ncc"),
+]
+VARIETY = [
+    Column("effective number", "effective_units", 2),
+    Column("without near-duplicates", "different_units", 2),
+    Column("correlation of two", "unit_correlation", 2),
+    Column("class independence", "class_independence", 3),
+    Column("contrastiveness", "contrastiveness", 3),
+    Column("SID@5", "sid5", 3),
+]
 CONCEPTS = [
     Column("interpretable", "lite_interpretable"),
     Column("unique", "lite_unique"),

@@ -1,5 +1,6 @@
 """What is measured over many images: routes, and whether explanations hold."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
@@ -39,7 +40,7 @@ from training.epoch import evaluate_features
 from util.cli import UserError
 from util.files import display_path
 
-MOST_SILENCED = 2000  # images, evenly spaced, whose units are silenced: each takes dozens of passes through the head
+MOST_SILENCED = 1000  # images, evenly spaced, whose units are silenced: each takes dozens of passes through the head
 MOST_FITTED = 1000  # images whose features a mixture is fitted to, for each unit
 LEAST_IMAGES = 50  # for correlations of units: fewer images correlate by chance
 
@@ -218,6 +219,8 @@ def variety_record(head: Head, population: Population, correlation: Tensor, step
     used, count = units[votes != 0].unique(), len(correlation)
     known = [index for index, target in enumerate(population.targets) if target is not None]
     targets = torch.tensor([population.targets[index] for index in known])
+    independence = class_independence(population.pooled[known][:, used], targets) if known else math.nan
+    contrast = contrastiveness(population.spaced(MOST_FITTED).pooled[:, used])
     return {
         "units": found.units.double().mean().item(),
         "effective": found.effective.mean().item(),
@@ -225,8 +228,8 @@ def variety_record(head: Head, population: Population, correlation: Tensor, step
         "threshold": DUPLICATES,
         "correlation": mean_where(found.correlation),
         "correlation_all": ((correlation.double().sum() - count) / max(1, count * (count - 1))).item(),
-        "class_independence": class_independence(population.pooled[known][:, used], targets) if known else None,
-        "contrastiveness": contrastiveness(population.spaced(MOST_FITTED).pooled[:, used]),
+        "class_independence": mean_where(torch.tensor([independence])),
+        "contrastiveness": mean_where(torch.tensor([contrast])),
     }
 
 

@@ -506,7 +506,7 @@ class VarietyRecord(TypedDict):
     correlation: float | None
     correlation_all: float
     class_independence: float | None
-    contrastiveness: float
+    contrastiveness: float | None
 
 
 class _Measured(TypedDict, total=False):

@@ -128,7 +128,7 @@ def class_independence(pooled: Tensor, targets: Tensor) -> float:
     gets more.
 
     Args:
-        pooled: (V, n) features of the units in question.
+        pooled: (V, n) features of the units in question; without any, it is NaN.
         targets: (V,) int64, classes of the images.
     """
     above = (pooled - pooled.min(0).values).double()  # (V, n)
@@ -145,8 +145,10 @@ def contrastiveness(pooled: Tensor) -> float:
     the clusters of two means, as there, for all units at one time; a unit of constant feature overlaps wholly.
 
     Args:
-        pooled: (V, n) features of the units in question, V >= 2.
+        pooled: (V, n) features of the units in question; without any, it is NaN.
     """
+    if not pooled.shape[1]:
+        return float("nan")
     mean, variance, varies = _mixtures(pooled)
     overlaps = [
         NormalDist(low, low_spread).overlap(NormalDist(high, high_spread)) if own else 1.0

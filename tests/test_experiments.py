@@ -15,7 +15,7 @@ from experiments import claims, data, measure, report, results
 from experiments import photographs as study_of_photographs
 from experiments.heads import elastic_nets
 from experiments.plan import FULL, KS, QUICK, SEEDS, VARIANTS, Run, plan
-from experiments.tables import ACCURACY, CONCEPTS, FAITHFULNESS, POINTING, ROUTES
+from experiments.tables import ACCURACY, CONCEPTS, CONTROLS, FAITHFULNESS, POINTING, ROUTES, SPARSITY, VARIETY
 from explain.routes import overlaps, routes_of, within_and_between
 from loader.datasets import spec_of
 from loader.images import read_image
@@ -89,6 +89,27 @@ def test_shares_and_faithfulness_by_hand():
     assert lone["insertion"] == pytest.approx(0.9 + 0.1 / 6, abs=0.01)
 
 
+def test_controls_and_sparsity_of_a_head():
+    """Twelve units: 0 to 5 are copies that fire in class 0, 6 to 11 in class 1. Three more classes have no weights."""
+    targets = torch.arange(40) % 2
+    size = 1.0 + torch.arange(40) % 5
+    pooled = torch.cat([(size * (targets == c))[:, None].expand(-1, 6) for c in (0, 1)], 1)
+    ramp = torch.linspace(1.0, 0.5, 6)
+    head = dka(torch.block_diag(ramp, ramp, torch.zeros(3, 0)), 5)
+    found = measure.measure_head(head, pooled, targets)
+    assert (found["top1"], found["top1_frozen"], found["frozen_agreement"], found["top1_nec5"]) == (100, 100, 1, 100)
+    assert (found["nec"], found["ncc"]) == (pytest.approx(12 / 5), 5)  # of 4 votes' weights 1 to 0.7 in 1 to 0.6: 85 %
+    assert found["top1_without"] == 100  # the sixth unit is enough
+    assert found["effective_units"] == pytest.approx(1, abs=1e-5) and found["different_units"] == 1
+    assert found["unit_correlation"] == pytest.approx(1, abs=1e-5) and found["class_independence"] == 0
+    assert found["active_deletion"] > 0.5 and found["other_route_deletion"] > found["deletion"]
+    dense = measure.measure_head(DenseHead.of(head.weight.detach(), torch.zeros(5)), pooled, targets)
+    assert (dense["frozen_agreement"], dense["ncc"]) == (1, 6)
+    silent = measure.measure_head(head, torch.zeros(40, 12), targets)
+    assert (silent["effective_units"], silent["ncc"]) == (0, 0) and silent["unit_correlation"] is None
+    assert math.isnan(silent["contrastiveness"]) and math.isnan(silent["class_independence"])
+
+
 def test_accuracy_by_k():
     pooled = torch.tensor([[1.0, 0, 0, 0, 0.9, 0.9, 0.9, 0.9]])
     head = DenseHead.of(torch.tensor([[1.0] * 4 + [0.0] * 4, [0.0] * 4 + [1.0] * 4]), torch.zeros(2))
@@ -157,6 +178,10 @@ def test_pointing_by_hand(tmp_path):
     assert (found["named"], found["present"]) == (1, 1)
     areas = [(broden.labels(i).pixels[0] == number).mean() for i in (0, 1) for number in (1, 2)]
     assert found["pointing_by_chance"] == pytest.approx(np.mean(areas))
+    assert math.isnan(found["sid5"])  # there are two units
+    five = measure.Scenes(scenes.maps[:, [0, 0, 0, 0, 0]], broden)
+    copies = measure.pointing(DenseHead.of(torch.ones(2, 5), torch.zeros(2)), five, rows)
+    assert copies["sid5"] == pytest.approx(0.2)  # five maps that are one
 
 
 def test_intervals():
@@ -311,6 +336,21 @@ def test_a_run_that_fails_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(claims, "__file__", str(tmp_path / "no_such_program.py"))
     with pytest.raises(UserError, match=r"mini_places-dka-k5-seed0: ended with code 2, see .*\.log"):
         claims.in_own_process(Run("mini_places", "dka", 5, 0), tmp_path / "work")
+
+
+def test_rows_of_an_earlier_study_show_dashes(tmp_path):
+    """Rows without the later metrics: no table of these; beside rows that have them, dashes."""
+    (tmp_path / "README.md").write_text(f"{report.BEGIN}\n{report.END}\n")
+    old = made_up()
+    report.main(old, tmp_path)
+    assert "Does the head choose?" not in (tmp_path / "docs" / "RESULTS.md").read_text()
+    metrics = [column.metric for column in CONTROLS + SPARSITY + VARIETY]
+    new = [{**dict.fromkeys(metrics, 0.25), **row} if row["head"] == "dka" else row for row in old]
+    report.main(new, tmp_path)
+    text = (tmp_path / "docs" / "RESULTS.md").read_text()
+    _, _, choice = text.partition("### Does the head choose?")
+    lines = {line.split("|")[1].strip(): line for line in choice.splitlines()[:8] if line.startswith("|")}
+    assert lines["dense"].endswith("| – | – | – | – | – | – |") and "25.0 ± 0.0" in lines["DKA, K = 5"]
 
 
 def test_photograph_rows_count_units_and_labels_by_category():

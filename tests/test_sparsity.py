@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture
 
-from explain.faithfulness import controls, other_images, random_order
+from explain.faithfulness import controls, faithfulness_record, other_images, random_order
 from explain.population import (
     Evidence,
     Population,
@@ -33,6 +33,7 @@ from explain.votes import largest_votes
 from models.dynamic_k import DynamicKLinear
 from models.heads import DenseHead, StaticHead
 from report.cards import _reasons
+from report.pages import write_page
 
 # Two classes, three units. Class 0 has weights (2, 1, 0), class 1 has (0, 1, 1).
 WEIGHT = torch.tensor([[2.0, 1.0, 0.0], [0.0, 1.0, 1.0]])
@@ -172,8 +173,9 @@ def test_the_record_of_sparsity():
     routes = {"classes": [{"distinct_units": 2, "images": 30}, {"distinct_units": 3, "images": 30}]}
     found = sparsity_record(head, evidence, routes, 2)
     assert found["frozen"] == {"topk": 2, "agreement": 1.0, "accuracy": 1.0, "frozen_accuracy": 1.0}
-    assert (found["topk"], found["weights_per_class"], found["units_per_class"]) == (2, 4.0, 2.5)
-    assert (found["accuracy_at_5"], found["accuracy_without"]) == (1.0, 0.5)  # all scores 0: class 0, right for half
+    assert (found["topk"], found["weights_per_class"], found["units_per_class"]) == (2, 2.0, 2.5)
+    assert found["accuracy_at_5"] == 1.0
+    assert found["accuracy_without"] == 0.0  # class 0: unit 3 votes for class 1; class 1: no vote is left, class 0 wins
     dense = DenseHead.of(head.weight.detach(), torch.zeros(2))
     assert sparsity_record(dense, evidence, routes, 1)["frozen"]["topk"] == 1  # K of a dense head is what is shown
 
@@ -201,6 +203,30 @@ def test_the_record_of_variety_and_a_card():
     assert record["variety"]["effective"] == pytest.approx(9 / (3 + 2 + 4 * r**2), rel=1e-5)
     assert [(reason["title"], reason["vote"]) for reason in _reasons(record)] == [("hill × 2", 10.5), ("unit 3", 3.0)]
     assert _reasons({"units": units}) == []
+
+
+def page_of(tmp_path, head, population):
+    """faithfulness.html of a head over images."""
+    evidence = Evidence(None, population, population, silence_all(head, population, 2))
+    record = faithfulness_record(evidence.methods, population.images)
+    record["sparsity"] = sparsity_record(head, evidence, {"classes": [{"distinct_units": 2, "images": 1}]}, 2)
+    record["variety"] = variety_record(head, population, unit_correlations(population), 2)
+    topk = head.topk if head.topk < head.in_features else None
+    values = {"pages": [], "notices": [], "threshold": 0.04, "report": {"topk": topk}, "graph": ""}
+    write_page(tmp_path / "page.html", "faithfulness.html", **values, faithfulness=record)
+    return (tmp_path / "page.html").read_text()
+
+
+def test_the_page_says_what_holds_by_construction(tmp_path):
+    head, population = a_population()
+    page = page_of(tmp_path, head, population)
+    assert "What holds by construction" in page and "its own score cannot change while these are positive" in page
+    assert "Frozen, the head predicts the same in all images" in page
+    assert "2 active units, none of the 2 largest votes" in page and "effective number" in page
+    dense = page_of(tmp_path, DenseHead.of(head.weight.detach(), torch.zeros(2)), population)
+    assert "own score cannot change" not in dense and "Frozen, the head" not in dense
+    unknown = page_of(tmp_path, head, replace(population, targets=[None] * 60))
+    assert "–, –" in unknown  # accuracies
 
 
 # --- variety ------------------------------------------------------------------------------------------------------
