@@ -4,6 +4,7 @@
     python3 demo.py --image my.jpg holiday/ "scans/**/*.png"     # your own photographs: files, folders, patterns
     python3 demo.py --mark t5 --nd_result tally.csv --modelfile snapshot/pytorch_.../epoch_89.pth
     python3 demo.py --images 10012,28993                         # these validation images
+    python3 demo.py --topk 3                                     # sum the 3 largest votes instead of the trained K
     python3 demo.py --explain target                             # the votes for the true class
     python3 demo.py --compare dense.pth                          # beside another network's top votes: does it hold?
 
@@ -16,22 +17,133 @@ The network is tested on the validation images. Routes, and whether explanations
 """
 
 import argparse
+from pathlib import Path
+
+import settings
+from util.cli import ArgumentParser, UserError, check_ranges, default_workers, run
+
+ROOT = Path(__file__).resolve().parent
+VAL_BATCH = 64
+LOCK = ".report.lock"  # training locks the output folder itself, and may still be running
+RANGES = {"topn": (1, settings.MOST_TILES - 1), "workers": (0, settings.MOST_WORKERS), "topk": (1, 2**20)}
+
+
+def get_args_parser() -> ArgumentParser:
+    """The command line."""
+    parser = ArgumentParser(__doc__)
+    add_model_arguments(parser)
+    add_data_arguments(parser)
+    add_output_arguments(parser)
+    add_machine_arguments(parser)
+    return parser
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Which network, and the names of its units."""
+    group = parser.add_argument_group("model")
+    group.add_argument("--mark", metavar="tK", help="the run's mark: tK, or dense (default: as the snapshot says)")
+    group.add_argument(
+        "--topk", type=int, metavar="K", help="votes to sum per class (default: the mark's, or as the snapshot says)"
+    )
+    group.add_argument("--arch", metavar="NAME", help=f"{settings.ARCHITECTURES} (default: as the snapshot says)")
+    group.add_argument("--modelfile", metavar="PTH", help="snapshot (default: the run's newest, or a shipped one)")
+    group.add_argument("--finetune", metavar="PTH", help="the weights that a slim snapshot was trained on, and lacks")
+    group.add_argument(
+        "--nd_result", metavar="CSV", help="tally.csv of netdissect/main.py for this snapshot (default: the run's)"
+    )
+    group.add_argument(
+        "--compare", metavar="PTH", help="another network (a dense one, say) for faithfulness.html (default: none)"
+    )
+
+
+def add_data_arguments(parser: ArgumentParser) -> None:
+    """Which images are explained."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--dataset",
+        metavar="NAME|DIR",
+        help=f"{', '.join(settings.DATASETS)}, or a folder with train/ and val/ (default: as the snapshot says)",
+    )
+    group.add_argument(
+        "--data", metavar="DIR", help="folder that holds the data sets, or the data set's own (default: data/)"
+    )
+    group.add_argument(
+        "--images",
+        nargs="+",
+        metavar="I,J|N",
+        help="indices of validation images, 3,5 or 3 5, or one number: how many of them "
+        f"(default: {settings.EXPLAIN_IMAGES})",
+    )
+    group.add_argument(
+        "--image", metavar="FILE", nargs="+", action="extend", help="your own images: files, folders, patterns"
+    )
+    group.add_argument("--no_val", action="store_true", help="leave the validation out")
+
+
+def add_output_arguments(parser: ArgumentParser) -> None:
+    """What is explained of them, and where the report is written."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--explain",
+        default="prediction",
+        choices=["prediction", "target"],
+        help="whose votes: the predicted or the true class's (default: prediction)",
+    )
+    group.add_argument(
+        "--cam",
+        default="votes",
+        choices=["votes", "jet"],
+        help="maps of the pages: each position's part of the vote, or the authors' heat maps (default: votes)",
+    )
+    group.add_argument(
+        "--topn",
+        type=int,
+        default=settings.EXPLAIN_TOPN,
+        metavar="N",
+        help=f"votes shown per image (default: {settings.EXPLAIN_TOPN})",
+    )
+    group.add_argument(
+        "--figure",
+        nargs="+",
+        metavar="I,J",
+        help=f"images of figure.png, by their place on the page from 0 (default: the first {settings.FIGURE_IMAGES})",
+    )
+    group.add_argument(
+        "--output", metavar="DIR", help="folder that gets explain.html (default: the run's; with --image own_images/)"
+    )
+
+
+def add_machine_arguments(parser: ArgumentParser) -> None:
+    """Where it computes."""
+    group = parser.add_argument_group("machine")
+    group.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda[:I]", help="where it computes (default: auto)"
+    )
+    group.add_argument(
+        "--workers",
+        type=int,
+        default=default_workers(),
+        metavar="N",
+        help=f"processes that read images (default here: {default_workers()})",
+    )
+
+
+if __name__ == "__main__":  # --help and mistakes are answered before the imports below, which take seconds
+    run(get_args_parser().parse_args, "demo.py")
+
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-import settings
 from explain.drawing import MOST_UNITS, overlay_tiles
 from explain.faithfulness import MOST_STEPS, ablation_records, by_votes, faithfulness_record
 from explain.images import explain_subjects
 from explain.inputs import (
-    FIGURE_IMAGES,
     Asked,
     Data,
     check_classes,
@@ -44,7 +156,7 @@ from explain.inputs import (
 from explain.live import live_head
 from explain.materials import concepts_notice, images_notice, materials_shown
 from explain.naming import Names
-from explain.network import Network, load_network, note, with_tally
+from explain.network import Network, load_network, note, trained_topk, with_tally
 from explain.population import (
     MOST_SILENCED,
     Evidence,
@@ -61,71 +173,20 @@ from explain.population import (
 from explain.records import FaithfulnessRecord, ImageRecord, Report, RoutesRecord, UnitEvidence, Unreadable
 from explain.subjects import Selection, find_files, shown_size
 from explain.terms import log_line
-from loader.batches import default_workers, make_loader
-from loader.datasets import dataset_names
+from loader.batches import make_loader
 from models import DENSE_MARK, head_of, load_snapshot, mark_of, parse_mark, run_name
-from models.backbones import ACCEPTED, check_arch
+from models.backbones import check_arch
 from netdissect.beside import Beside, read_beside
 from netdissect.strips import StripSource, report_strips
 from report.explanations import REPLACEABLE, Pages, write_report
 from report.figures import write_figure
 from report.links import link_back
-from report.overlays import MOST_TILES, write_strip
+from report.overlays import write_strip
 from report.vote_maps import vote_tiles
-from util.cli import ArgumentParser, UserError, check_ranges, run
 from util.device import describe_device, pick_device
 from util.files import display_path, lock_folder, regular_file, staged
 from util.progress import progress
 from util.text import say
-
-ROOT = Path(__file__).resolve().parent
-VAL_BATCH = 64
-LOCK = ".report.lock"  # training locks the output folder itself, and may still be running
-RANGES = {"topn": (1, MOST_TILES - 1), "topk": (1, 2**20), "workers": (0, settings.MOST_WORKERS)}
-
-
-def get_args_parser() -> ArgumentParser:
-    """The command line."""
-    parser = ArgumentParser(__doc__)
-    parser.add_argument("--mark", help="tK, the number of votes per class (default: as the snapshot says)")
-    parser.add_argument(
-        "--topk", type=int, metavar="K", help="explain with another K than the network was trained with"
-    )
-    parser.add_argument("--arch", help=f"one of {ACCEPTED} (default: as the snapshot says)")
-    parser.add_argument("--modelfile", metavar="PTH", help="snapshot (default: the run's newest, or a shipped one)")
-    parser.add_argument("--finetune", metavar="PTH", help="the weights that a slim snapshot was trained on, and lacks")
-    parser.add_argument("--nd_result", metavar="CSV", help="tally.csv of netdissect/main.py for this snapshot")
-    parser.add_argument("--dataset", help=f"{', '.join(dataset_names())}, or a folder with train/ and val/")
-    parser.add_argument("--data", help="folder that holds the data sets, or the data set's own (default data/)")
-    parser.add_argument(
-        "--images",
-        metavar="I,J,...|N",
-        help=f"indices of validation images, or how many of them (default {settings.EXPLAIN_IMAGES})",
-    )
-    parser.add_argument(
-        "--image", metavar="FILE", nargs="+", action="extend", help="your own images: files, folders, patterns"
-    )
-    parser.add_argument(
-        "--figure",
-        metavar="I,J,...",
-        help=f"images of figure.png, by their place on the page from 0 (default the first {FIGURE_IMAGES})",
-    )
-    parser.add_argument("--compare", metavar="PTH", help="another network (a dense one, say) for faithfulness.html")
-    parser.add_argument("--explain", default="prediction", choices=["prediction", "target"], help="whose votes")
-    parser.add_argument(
-        "--cam",
-        default="votes",
-        choices=["votes", "jet"],
-        help="maps of the pages: each position's part of the vote, on one scale (default), or the authors' heat maps",
-    )
-    parser.add_argument("--topn", type=int, default=settings.EXPLAIN_TOPN, help="votes shown per image")
-    parser.add_argument(
-        "--output", metavar="DIR", help="folder that gets explain.html (default: the run's; with --image own_images/)"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes that read images")
-    parser.add_argument("--no_val", action="store_true", help="leave the validation out")
-    return parser
 
 
 @dataclass(frozen=True)
@@ -183,7 +244,8 @@ def main(args: argparse.Namespace) -> Report:
 
     # Load: the network, what its units respond to, and the images
     files = find_files(args.image or [])
-    asked = Asked(args.modelfile, args.arch, args.mark, args.dataset, args.data, args.images, bool(args.image))
+    images, places = listed(args.images), listed(args.figure)
+    asked = Asked(args.modelfile, args.arch, args.mark, args.dataset, args.data, images, bool(args.image))
     choice = find_snapshot(asked)
     network = load_network(choice.file, args.arch, args.mark, args.finetune, args.topk)
     network = with_tally(network, args.nd_result, choice.tally)
@@ -194,11 +256,11 @@ def main(args: argparse.Namespace) -> Report:
     data = find_data(args.dataset, args.data, network.about, names_only=asked.own_only)
     note(network.notices, check_classes("the snapshot", network.about, data))
     rival = load_rival(args.compare, network, data, device) if args.compare else None
-    selection = select_images(data, args.images, files)
+    selection = select_images(data, images, files)
     trained_on = network.about.get("dataset")
     note(network.notices, images_notice(trained_on, materials_shown(data, selection)))
     note(network.notices, concepts_notice(trained_on, network.tally.made_of))
-    figure = pick_figure(args.figure, len(selection))
+    figure = pick_figure(places, len(selection))
     output = Path(args.output) if args.output else output_folder(network, data, asked, args.topk)
     compared = args.compare and display_path(args.compare)
 
@@ -223,7 +285,7 @@ def main(args: argparse.Namespace) -> Report:
         for fault in beside.faults:
             note(network.notices, fault)
         explained = explain_selection(network, data, selection, options, beside)
-        figure = pick_figure(args.figure, len(explained.records))  # some files may have been unreadable
+        figure = pick_figure(places, len(explained.records))  # some files may have been unreadable
         evidence = validate_network(network, data, explained, options, rival)
         report = write(network, data, explained, evidence, options, beside)
         write_figure(staging / "figure.png", [(explained.records[i], explained.tiles[i]) for i in figure])
@@ -252,6 +314,11 @@ def output_folder(network: Network, data: Data, asked: Asked, topk: int | None) 
         return results / settings.OWN_IMAGES
     mark = asked.mark if asked.mark and topk is None else mark_of(about["topk"])
     return results / run_name(about["arch"], mark, data.name)
+
+
+def listed(words: list[str] | None) -> str | None:
+    """['3', '5'] and ['3,5'] -> '3,5'; None for a flag that was not given."""
+    return None if words is None else ",".join(words)
 
 
 # --- explain ------------------------------------------------------------------------------------------------------
@@ -350,6 +417,7 @@ def write(
     report: Report = {
         "arch": network.about["arch"],
         "topk": network.about["topk"],
+        "trained_topk": trained_topk(network),
         "modelfile": display_path(network.file),
         "nd_result": display_path(tally.file) if tally.file else None,
         "dataset": data.name,

@@ -11,7 +11,12 @@ RESULT_ROOT = "result"
 OWN_IMAGES = "own_images"  # folder in it for reports of a user's own images: they never replace a run's
 
 ARCH = "resnet18_fc_ma"  # ResNet-18 with a DKA head
+ARCHITECTURES = (
+    "resnet18_fc_ma, resnet50_fc_ma or another classifier of torchvision, timm:<model> or package.module:factory, "
+    "with _fc_ma for a DKA head, without it for a dense one"
+)
 MARK = "t5"  # K = 5; with ResNet-18 this is the paper's "ResNet-d5a"
+KEEP = 10  # snapshots of a run that are kept, beside the best
 
 # What `python3 demo.py` explains before anything has been trained.
 SHIPPED_SNAPSHOT = "snapshot/shipped/resnet18_d5a_mini_places.pth"
@@ -63,6 +68,10 @@ MOST_SIDE = 4096  # of a network's input, pixels; a larger one is a typo, and wo
 MOST_WORKERS = 1024  # loading processes; a larger number is a typo, and would exhaust memory
 
 EXPLAIN_IMAGES = 15  # images that demo.py explains by default
+IMAGE_SIZE = 224  # side of an explained image on the page, pixels, unless the network sees more
+MOST_WIDTH = 65_500  # of a JPEG, pixels
+MOST_TILES = MOST_WIDTH // IMAGE_SIZE  # images side by side in one JPEG
+FIGURE_IMAGES = 4  # images in figure.png, as in the paper's figures
 EXPLAIN_TOPN = 5  # votes (activation x weight, one per unit) shown per image
 SCORE_THRESHOLD = 0.04  # a unit counts as interpretable at this IoU or above
 UNSURE_BELOW = 0.5  # a less probable prediction is called unsure: all other classes together are more probable

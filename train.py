@@ -13,77 +13,138 @@
     torchrun --nproc_per_node=8 train.py --mark t5              # eight GPUs share each batch
 
 Writes snapshot/pytorch_{arch}_{mark}_{dataset}/epoch_{n}.pth, and train.jsonl (a line per epoch), curves.png and
-train.log into result/pytorch_{arch}_{mark}_{dataset}/. The last epochs' snapshots and the best one are kept (--keep).
+train.log into result/pytorch_{arch}_{mark}_{dataset}/. File names and train.jsonl count epochs from 0, messages and
+curves from 1: epoch_0.pth is the snapshot of epoch 1. The last epochs' snapshots and the best one are kept (--keep).
 
 On SIGTERM, which clusters send before they take a machine away, it saves interrupted.pth in mid-epoch and exits with
 code 143; a user's mistake exits with 2, Ctrl-C with 130, a non-finite loss with 1. --resume auto continues an ended
 run, and ends with the weights of a run that was never interrupted.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
 import settings
-from loader.datasets import dataset_names
-from models import DENSE_MARK
-from models.backbones import ACCEPTED
-from training import TrainConfig, train_and_evaluate
-from training.epoch import NonFiniteLoss
-from util import distributed
-from util.cli import ArgumentParser, run
-from util.text import say
+from util.cli import ArgumentParser, default_workers, run
 
 ROOT = Path(__file__).resolve().parent
-DEFAULTS = TrainConfig()
 
 
 def get_args_parser() -> ArgumentParser:
-    """The command line: a flag for each field of `TrainConfig`. None takes the data set's value in settings.py."""
-    parser = ArgumentParser(__doc__)
-    parser.add_argument(
+    """The command line: a flag for each field of `TrainConfig`, whose default holds where a flag is not given."""
+    parser = ArgumentParser(__doc__, argument_default=argparse.SUPPRESS)
+    add_model_arguments(parser)
+    add_data_arguments(parser)
+    add_schedule_arguments(parser)
+    add_output_arguments(parser)
+    add_machine_arguments(parser)
+    return parser
+
+
+def add_model_arguments(parser: ArgumentParser) -> None:
+    """Which network, and the weights to start from."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
         "--mark",
-        help=f"tK: keep the K largest votes per class (default {settings.MARK}); {DENSE_MARK} for a dense head",
+        metavar="tK",
+        help=f"keep the K largest votes per class (default: {settings.MARK}); dense, or any name, for a dense head",
     )
-    parser.add_argument("--arch", default=DEFAULTS.arch, help=f"one of {ACCEPTED}")
-    parser.add_argument(
+    group.add_argument("--arch", metavar="NAME", help=f"{settings.ARCHITECTURES} (default: {settings.ARCH})")
+    group.add_argument(
         "--k_schedule",
         metavar="linear:A-B",
-        help="K of each epoch: A in the first, B (the mark's) in the last, evenly between",
+        help="K of each epoch: A in the first, B (the mark's) in the last, evenly between (default: K is constant)",
     )
-    parser.add_argument("--dataset", help=f"{', '.join(dataset_names())}, or a folder with train/ and val/")
-    parser.add_argument("--data", help="folder that holds the data sets, or the data set's own (default data/)")
-    parser.add_argument("--size", type=int, help="side of the network's input, pixels (default: the data set's)")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--batch_size", type=int, help="images per step, of all processes together")
-    parser.add_argument("--lr", type=float, help="the largest learning rate")
-    parser.add_argument(
+    group.add_argument(
+        "--finetune", metavar="PTH", help="start from these weights: a snapshot, or torchvision's (default: random)"
+    )
+    group.add_argument(
+        "--freeze",
+        metavar="trunk|LAYER",
+        help="train only what follows this layer, on its cached outputs (default: all)",
+    )
+
+
+def add_data_arguments(parser: ArgumentParser) -> None:
+    """Which images."""
+    group = parser.add_argument_group("data")
+    group.add_argument(
+        "--dataset",
+        metavar="NAME|DIR",
+        help=f"{', '.join(settings.DATASETS)}, or a folder with train/ and val/ "
+        "(default: places365 if it is there, else mini_places)",
+    )
+    group.add_argument(
+        "--data", metavar="DIR", help="folder that holds the data sets, or the data set's own (default: data/)"
+    )
+    group.add_argument(
+        "--size", type=int, metavar="PIXELS", help="side of the network's input (default: the data set's)"
+    )
+
+
+def add_schedule_arguments(parser: ArgumentParser) -> None:
+    """How long and how fast."""
+    group = parser.add_argument_group("schedule")
+    group.add_argument("--epochs", type=int, metavar="N", help="epochs (default: the data set's in settings.py)")
+    group.add_argument(
+        "--batch_size",
+        type=int,
+        metavar="N",
+        help="images per step, of all processes together (default: the data set's)",
+    )
+    group.add_argument(
+        "--lr", type=float, metavar="X", help="the largest learning rate, above 0 (default: the data set's)"
+    )
+    group.add_argument(
         "--scale_lr",
         action="store_true",
         help="multiply it by batch size / the schedule's batch size (linear scaling)",
     )
-    parser.add_argument("--workers", type=int, default=DEFAULTS.workers, help="image loading processes")
-    parser.add_argument("--device", default=DEFAULTS.device, help="auto, cpu, cuda or cuda:<number>")
-    parser.add_argument("--amp", default=DEFAULTS.amp, choices=["auto", "on", "off"], help="mixed precision")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the model")
-    parser.add_argument("--resume", metavar="auto|PTH", help="resume from the run's newest snapshot, or from this one")
-    parser.add_argument("--finetune", metavar="PTH", help="start from these weights: a snapshot, or torchvision's")
-    parser.add_argument("--freeze", metavar="trunk|LAYER", help="train what follows this layer, on its cached outputs")
-    parser.add_argument("--slim", action="store_true", help="snapshots have a fingerprint of what --freeze froze, only")
-    parser.add_argument(
+    group.add_argument("--seed", type=int, metavar="N", help="of weights, order and crops (default: 0)")
+
+
+def add_output_arguments(parser: ArgumentParser) -> None:
+    """What is written, and what a run resumes from."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--resume",
+        metavar="auto|PTH",
+        help="resume from the run's newest snapshot, or from this one (default: start anew)",
+    )
+    group.add_argument(
         "--keep",
         type=int,
-        default=DEFAULTS.keep,
         metavar="N",
-        help=f"snapshots to keep: the last N (default {DEFAULTS.keep}) and the best",
+        help=f"snapshots to keep: the last N (default: {settings.KEEP}) and the best",
     )
-    parser.add_argument("--tensorboard", action="store_true", help="write each epoch's numbers for TensorBoard")
-    parser.add_argument(
+    group.add_argument("--slim", action="store_true", help="leave the weights that --freeze froze out of snapshots")
+    group.add_argument("--tensorboard", action="store_true", help="write each epoch's numbers for TensorBoard")
+    group.add_argument(
         "--dry_run",
         action="store_true",
         help="check data, model, speed, memory and disk by a few steps; write nothing",
     )
-    parser.add_argument("--seed", type=int, default=DEFAULTS.seed)
-    return parser
+
+
+def add_machine_arguments(parser: ArgumentParser) -> None:
+    """Where it computes."""
+    group = parser.add_argument_group("machine")
+    group.add_argument("--device", metavar="auto|cpu|cuda[:I]", help="where it computes (default: auto)")
+    group.add_argument("--amp", choices=["auto", "on", "off"], help="mixed precision (default: auto)")
+    group.add_argument("--compile", action="store_true", help="compile the model by torch.compile")
+    group.add_argument(
+        "--workers", type=int, metavar="N", help=f"processes that load images (default here: {default_workers()})"
+    )
+
+
+if __name__ == "__main__":  # --help and mistakes are answered before the imports below, which take seconds
+    run(get_args_parser().parse_args, "train.py")
+
+from training import TrainConfig, train_and_evaluate
+from training.epoch import NonFiniteLoss
+from util import distributed
+from util.text import say
 
 
 def main(workdir: Path = ROOT) -> None:

@@ -25,7 +25,7 @@ from models import Head
 from models.dynamic_k import DynamicKLinear
 from models.heads import predict
 from netdissect.broden import Broden
-from netdissect.counting import IOU_MODES
+from netdissect.config import IOU_MODES
 from netdissect.dissect import PassConfig, TallyConfig, measure_layers, score_layer
 from netdissect.features import stream_features
 from netdissect.layout import find_layouts

@@ -21,7 +21,7 @@ from explain.images import Answer, Classifier, NotFiniteError, explain_classes
 from explain.inputs import misfit
 from explain.naming import Concept, Names
 from explain.records import Ablation
-from explain.subjects import IMAGE_SIZE, Subject, read_own, shown_size, square_of
+from explain.subjects import Subject, read_own, shown_size, square_of
 from explain.tally import read_made_of, read_tally
 from explain.terms import log_line
 from loader.datasets import DataSpec
@@ -249,7 +249,7 @@ def _subject(model: nn.Module, image: Image.Image, file: str) -> Subject:
     """An image at the size that the network was trained with; where it does not say, 224 pixels if it takes that."""
     size = getattr(model, "size", None)
     if type(size) is not int:  # of a stranger's network it may be anything
-        noise, _ = fitting_noise(model, (IMAGE_SIZE, *SIDES))
+        noise, _ = fitting_noise(model, (settings.IMAGE_SIZE, *SIDES))
         size = noise.shape[-1]
     pixels = explain_transform(DataSpec("", "", size=size))(image)
     return Subject(file, None, None, pixels, square_of(image, shown_size(size)))

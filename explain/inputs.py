@@ -20,7 +20,6 @@ from util.cli import UserError, parse_int
 from util.files import last_name, regular_file
 from util.made_of import MadeOf, differences, fingerprint
 
-FIGURE_IMAGES = 4  # images in figure.png, as in the paper's figures
 MOST_FIGURE_IMAGES = 12  # beyond them nobody can read it, and drawing it takes minutes
 ROOT = Path(__file__).resolve().parent.parent  # of the repository: snapshot/, result/ and data/ are there
 
@@ -242,7 +241,7 @@ def listed_numbers(text: str) -> list[int]:
 def pick_figure(figure: str | None, count: int) -> list[int]:
     """'3,5' -> these places on the page; None -> the first ones. Raises UserError for what is not on it."""
     if figure is None:
-        return list(range(min(FIGURE_IMAGES, count)))
+        return list(range(min(settings.FIGURE_IMAGES, count)))
     places = listed_numbers(figure)
     if not places or max(places) >= count:
         raise UserError(f"--figure {figure!r}: expected places on the page, 0 to {count - 1}, such as 0,2,3")

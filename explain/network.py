@@ -126,9 +126,15 @@ def check_k(network: Network, mark: str | None, topk: int | None) -> None:
             raise UserError(f"{flag}: {network.file} has a dense head, which has no K: leave {name} out")
         if k is not None and dense:
             raise UserError(f"{flag}: {network.file} has a head of K = {k}: leave {name} out")
-    trained = read_checkpoint(network.file).get("topk") if named else k
-    if trained != k and type(trained) is int:
+    trained = trained_topk(network) if named else k
+    if trained not in (None, k):
         note(network.notices, f"K = {k}, as {named[-1][0].split()[0]} says; the network was trained with K = {trained}")
+
+
+def trained_topk(network: Network) -> int | None:
+    """K that the network was trained with; None for a dense head, or where the snapshot does not say."""
+    trained = read_checkpoint(network.file).get("topk")
+    return trained if type(trained) is int and network.about["topk"] is not None else None
 
 
 def read_units(network: Network, file: Path, given: bool) -> Tally:

@@ -303,7 +303,8 @@ class Report(TypedDict):
 
     Attributes:
         arch: of the network.
-        topk: K; None for a dense head.
+        topk: K of the explanation; None for a dense head.
+        trained_topk: K that the network was trained with; None for a dense head, or where the snapshot does not say.
         modelfile: path of the snapshot.
         nd_result: path of the tally that names the units; None without one.
         dataset: name of the data set.
@@ -321,6 +322,7 @@ class Report(TypedDict):
 
     arch: str
     topk: int | None
+    trained_topk: int | None
     modelfile: str
     nd_result: str | None
     dataset: str

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+import settings
 from explain.records import Unreadable
 from loader.folders import TYPES_READ, contains, display_name, folders_below, is_image, note_skipped, other_types
 from loader.images import Sizes, explain_transform, read_image
@@ -21,8 +22,6 @@ from util.cli import UserError
 from util.files import display_path
 from util.text import printable
 
-IMAGE_SIZE = 224  # side of an explained image on the page, pixels, unless the network sees more
-MOST_WIDTH = 65_500  # of a JPEG, pixels
 ENOUGH_PIXELS = 2048  # side of a user's image above which a JPEG is not decoded in full: so many are never shown
 
 
@@ -85,13 +84,13 @@ class Selection:
 
 
 def shown_size(size: int, tiles: int = 1) -> int:
-    """Side of an explained image on the page, pixels: at least `IMAGE_SIZE`, and no less than the network sees.
+    """Side of an explained image on the page, pixels: `IMAGE_SIZE` of settings.py, or more if the network sees more.
 
     Args:
         size: side of the network's input, pixels.
-        tiles: images in a row of one file, which must not be wider than `MOST_WIDTH`.
+        tiles: images in a row of one file, which must not be wider than `settings.MOST_WIDTH`.
     """
-    return min(max(IMAGE_SIZE, size), MOST_WIDTH // tiles)
+    return min(max(settings.IMAGE_SIZE, size), settings.MOST_WIDTH // tiles)
 
 
 def square_of(image: Image.Image, side: int) -> np.ndarray:

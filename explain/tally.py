@@ -97,6 +97,16 @@ def _parse_row(cells: Cells) -> TallyRow:
     return TallyRow(unit, cells.text("category"), cells.text("label"), score, scores)
 
 
+def interpretable(rows: Sequence[TallyRow], threshold: float) -> list[TallyRow]:
+    """The rows whose score reaches the threshold."""
+    return [row for row in rows if row.score >= threshold]
+
+
+def unique_detectors(rows: Sequence[TallyRow]) -> list[str]:
+    """The distinct labels of the given rows (usually those of the interpretable units), sorted."""
+    return sorted({row.label for row in rows})
+
+
 # --- the record beside it -------------------------------------------------------------------------------------------
 
 

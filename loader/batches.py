@@ -4,7 +4,6 @@ import atexit
 import errno
 import math
 import multiprocessing
-import os
 import re
 import signal
 import threading
@@ -32,11 +31,6 @@ class Samples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Any: ...
-
-
-def default_workers() -> int:
-    """Up to eight per process, and not more than there are cores for all processes of the machine."""
-    return max(1, min(8, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
 
 
 def make_loader(

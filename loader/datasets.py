@@ -391,9 +391,10 @@ def spec_of(dataset: str) -> DataSpec:
 
 
 def fitting_datasets(count: int) -> str:
-    """What to say of a number of classes that does not fit: ': --dataset places365 has 365', or nothing."""
+    """What to say of a number of classes that does not fit: ': --dataset imagenet has 1000, and fits', or a folder."""
     fitting = [f"--dataset {name}" for name in dataset_names() if spec_of(name).num_classes == count]
-    return f": {' or '.join(fitting)} has {count}" if fitting else ""
+    named = f"{' or '.join(fitting)} has {count}, and fits" if fitting else f"none by name has {count}"
+    return f": {named}" if fitting else f": {named}; --dataset takes a folder with train/ and val/ of its classes"
 
 
 def class_names(dataset: str) -> list[str]:

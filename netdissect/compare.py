@@ -15,7 +15,7 @@ from pathlib import Path
 
 import settings
 from explain.records import ComparisonRecord, Detectors, TallyRecord
-from netdissect.tally import TallyRow, interpretable, read_tally, unique_detectors
+from explain.tally import TallyRow, interpretable, read_tally, unique_detectors
 from util.cli import ArgumentParser, UserError, check_ranges, run
 from util.files import atomic_write
 from util.text import say
@@ -28,11 +28,16 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument(
         "--threshold",
         type=float,
+        metavar="IOU",
         default=settings.SCORE_THRESHOLD,
         help=f"IoU from which a unit counts (default {settings.SCORE_THRESHOLD})",
     )
-    parser.add_argument("--categories", metavar="A,B", help="let labels of these compete only (default: all)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to a file too")
+    parser.add_argument(
+        "--categories", nargs="+", metavar="A,B", help="let labels of these compete only: a,b or a b (default: all)"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the numbers to this file too (default: print only)"
+    )
     return parser
 
 
@@ -40,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, read, compare, print, and write if asked to."""
     args = get_args_parser().parse_args(arguments)
     check_ranges(args, {"threshold": (0, 1)})
-    wanted = None if args.categories is None else _names(args.categories)
+    wanted = None if args.categories is None else _names(",".join(args.categories))
     if args.json and any(args.json.resolve() == path.resolve() for path in args.tallies):
         raise UserError(f"--json {args.json}: it is one of the tallies, expected another file")
     compared = compare(args.tallies, args.threshold, wanted)

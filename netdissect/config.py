@@ -11,9 +11,6 @@ from typing import Any, NamedTuple
 from easydict import EasyDict
 
 import settings as project
-from netdissect.counting import IOU_MODES
-from netdissect.features import PREPROCESS
-from report.overlays import MOST_TILES
 from util.cli import Terminated, UserError, describe
 from util.files import regular_file
 from util.text import shown
@@ -24,6 +21,8 @@ _MODULE = "netdissect.settings"
 _ORIGINAL_SPELLING = "CATAGORIES"  # of CATEGORIES
 _PATHS = ("MODEL_FILE", "FINETUNE", "DATA_DIRECTORY", "OUTPUT_FOLDER", "QUANTILE_FILE")
 LISTS = ("FEATURE_NAMES", "CATEGORIES")
+IOU_MODES = ("lite", "original")
+PREPROCESSES = ("netdissect", "imagenet")  # the keys of `netdissect.features.PREPROCESS`
 _TEXTS = ("MODEL", "DATASET", "INDEX_FILE")
 
 
@@ -113,11 +112,16 @@ def _check(place: str, name: str, value: Any) -> None:
     """Raise UserError, with the place before the name of the setting, for a value that its rule does not accept."""
     rule = _RULES[name]
     try:
-        accepted = bool(rule.accepts(value))
+        fits = bool(rule.accepts(value))
     except Exception:  # of an object that cannot be compared, such as an array
-        accepted = False
-    if not accepted:
+        fits = False
+    if not fits:
         raise UserError(f"{place}{name.upper()} = {shown(value)}: expected {rule.expected}")
+
+
+def accepted(name: str) -> str:
+    """What a setting takes, in words."""
+    return _RULES[name].expected
 
 
 class _Rule(NamedTuple):
@@ -161,11 +165,11 @@ _RULES = {  # in the order of checking
     "gpu": _AUTO,
     "compile": _AUTO,
     "iou_mode": _one_of(IOU_MODES),
-    "preprocess": _one_of(PREPROCESS),
+    "preprocess": _one_of(PREPROCESSES),
     "quantile": _Rule(lambda value: _is_number(value, float) and 0 < value < 1, "a number between 0 and 1"),
     "score_threshold": _IOU,
     "seg_threshold": _IOU,
-    "topn": _whole(1, MOST_TILES),
+    "topn": _whole(1, project.MOST_TILES),
     "batch_size": _whole(1, 2**20),
     "tally_batch_size": _whole(1, 2**20),
     "workers": _whole(0, project.MOST_WORKERS),

@@ -17,7 +17,6 @@ from netdissect.masks import unit_masks
 from util import distributed
 from util.progress import progress
 
-IOU_MODES = ("lite", "original")
 MASK_PIXELS = 2**25  # of all masks that are computed at a time, unless a single one has more
 
 

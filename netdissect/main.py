@@ -24,11 +24,74 @@ ROOT = Path(__file__).resolve().parent.parent
 if not __package__:  # launched by path: this folder would shadow the repository's modules (both have a settings.py)
     sys.path[0] = str(ROOT)
 
-import numpy as np
-import torch
 from easydict import EasyDict
 
 import settings as project
+from netdissect.config import HERE, LISTS, SETTINGS_FILE, accepted, make_config, read_settings, unknown_settings
+from util.cli import ArgumentParser, UserError, run
+
+GROUPS = {  # the settings, as settings.py groups them, and what each is
+    "model": {
+        "model": f"{project.ARCHITECTURES}; None: from --model_file",
+        "model_file": "a snapshot or state dict; none: random weights",
+        "finetune": "the weights that a slim snapshot lacks; None: its architecture brings them",
+        "topk": "K of a DKA head; None: from --model_file",
+        "dataset": "that the network was trained on; None: from --model_file",
+        "num_classes": "None: from --model_file",
+        "feature_names": "layers to dissect: layer3 layer4 or layer3,layer4; None: the one whose mean the head takes",
+    },
+    "data": {
+        "data_directory": "Broden-format folder; None: dataset/broden1_224, or else the embedded scenes",
+        "index_file": "table of the images in that folder",
+        "categories": "categories of concepts: object part or object,part; None: all",
+    },
+    "method": {
+        "quantile": "share of a unit's activations above its threshold",
+        "quantile_file": "a quantile.npy with thresholds to use; None: compute them",
+        "iou_mode": "lite: as the paper's authors; original: as Bau et al. 2017",
+        "preprocess": "netdissect: mean and scale of Network Dissection; imagenet: torchvision's",
+        "chance_rounds": "tallies with labels of other images, to estimate the chance level",
+    },
+    "output": {
+        "output_folder": "None: result/pytorch_{arch}_{mark}_{dataset}/netdissect",
+        "score_threshold": "IoU from which a unit counts as interpretable",
+        "seg_threshold": "IoU from which the page lists a unit's concepts of other categories",
+        "topn": "images shown per unit",
+    },
+    "machine": {
+        "gpu": "whether a GPU computes",
+        "workers": "processes that load images and label maps",
+        "batch_size": "images per forward pass",
+        "tally_batch_size": "images per batch of label maps",
+        "compile": "compile the network",
+        "clean": "False keeps activations in cache/, so that reruns skip the forward pass",
+        "test_mode": "dissect a sample of 64 images only",
+    },
+}
+
+
+def get_args_parser() -> ArgumentParser:
+    """A flag per setting, in lower case, with the value in settings.py as default."""
+    parser = ArgumentParser(__doc__)
+    values = {name.lower(): value for name, value in read_settings().items()}
+    for title, flags in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name, about in flags.items():
+            spelled = [f"--{name}"] + (["--catagories"] if name == "categories" else [])
+            shown = f"{about}. {accepted(name).capitalize()} (default {values[name]!r})".replace(
+                "%", "%%"
+            )  # for argparse
+            nargs = "+" if name.upper() in LISTS else None
+            group.add_argument(*spelled, default=argparse.SUPPRESS, metavar="VALUE", help=shown, nargs=nargs)
+    return parser
+
+
+if __name__ == "__main__":  # --help and mistakes are answered before the imports below, which take seconds
+    run(get_args_parser().parse_args, "netdissect/main.py")
+
+import numpy as np
+import torch
+
 from explain.tally import tally_fingerprint
 from loader.mini_places import ensure_mini_places
 from models import run_name
@@ -41,7 +104,6 @@ from netdissect.beside import THRESHOLDS, TOP_IMAGES, write_top_images
 from netdissect.broden import Broden
 from netdissect.broden.reader import TEST_SAMPLE
 from netdissect.chance import write_chance
-from netdissect.config import HERE, LISTS, SETTINGS_FILE, make_config, read_settings, unknown_settings
 from netdissect.dissect import DissectedLayer, PassConfig, TallyConfig, measure_layers, score_layer
 from netdissect.made_of import of_activations, of_tally
 from netdissect.network import NetworkInfo, load_model
@@ -49,7 +111,6 @@ from netdissect.report import PageConfig, write_report
 from netdissect.results import swapped_in
 from netdissect.tally import write_tally
 from util import distributed
-from util.cli import ArgumentParser, UserError, run
 from util.device import describe_device, pick_device
 from util.files import atomic_write, lock_folder
 from util.made_of import MadeOf, write_companion
@@ -58,17 +119,6 @@ from util.text import PrintableFormatter
 CACHE = "cache"  # folder, in a layer's output folder, of its summary for later runs
 
 log = logging.getLogger("netdissect")
-
-
-def get_args_parser() -> ArgumentParser:
-    """A flag per setting, in lower case, with the value in settings.py as default; a list is of one word or more."""
-    parser = ArgumentParser(__doc__)
-    for name, value in read_settings().items():
-        flags = [f"--{name.lower()}"] + (["--catagories"] if name == "CATEGORIES" else [])
-        shown = f"default {value!r}".replace("%", "%%")  # argparse fills in what % names
-        words = "+" if name in LISTS else None
-        parser.add_argument(*flags, nargs=words, default=argparse.SUPPRESS, metavar="VALUE", help=shown)
-    return parser
 
 
 def main(config: EasyDict) -> list[Path]:

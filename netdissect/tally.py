@@ -1,10 +1,8 @@
 """The tally: each unit's best labels by IoU. `explain.tally` reads and writes the file."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from explain.tally import CategoryScore, TallyRow, read_tally, write_tally
+from explain.tally import CategoryScore, TallyRow, interpretable, read_tally, unique_detectors, write_tally
 from netdissect.broden import Broden
 from netdissect.counting import Counts
 
@@ -68,13 +66,3 @@ def _category_score(
         intersect=int(counts.intersect[unit, label]),
         iou=float(score),
     )
-
-
-def interpretable(rows: Sequence[TallyRow], threshold: float) -> list[TallyRow]:
-    """The rows whose score reaches the threshold."""
-    return [row for row in rows if row.score >= threshold]
-
-
-def unique_detectors(rows: Sequence[TallyRow]) -> list[str]:
-    """The distinct labels of the given rows (usually those of the interpretable units), sorted."""
-    return sorted({row.label for row in rows})

@@ -69,7 +69,7 @@ def _waterfall(image: ImageRecord) -> dict[str, Any]:
 def _search_text(image: ImageRecord) -> str:
     """What the page's search looks in: classes, file, concepts and unit numbers."""
     classes = [class_name(name) for name in (image["prediction_name"], image["target_name"] or "")]
-    return " ".join([*classes, image["file"], *(f"{unit['label']} {unit['unit']}" for unit in image["units"])])
+    return " ".join([*classes, image["file"], *(unit_title(unit) for unit in image["units"])])
 
 
 def _reasons(image: ImageRecord) -> list[dict[str, Any]]:

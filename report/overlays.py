@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from explain.subjects import IMAGE_SIZE, MOST_WIDTH
 from util.files import atomic_write
 
-MOST_TILES = MOST_WIDTH // IMAGE_SIZE  # of a strip, with tiles of this size
 JPEG_QUALITY = 88
 
 

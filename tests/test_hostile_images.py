@@ -17,7 +17,7 @@ from conftest import ROOT, write_tree
 from PIL import Image, ImageOps
 
 import settings
-from explain.subjects import IMAGE_SIZE, Selection, find_files
+from explain.subjects import Selection, find_files
 from loader import mini_places
 from loader.batches import Loader, make_loader
 from loader.datasets import find_dataset
@@ -236,8 +236,8 @@ def test_narrow_images_take_little_memory(tmp_path, size):
     assert max(cropped.size) == 64 * min(size) and min(cropped.size) == min(size)
     for transform in (val_transform(SPEC), train_transform(SPEC), explain_transform(SPEC)):
         assert transform(image).shape == (3, 224, 224)
-    (subject,) = Selection(None, [], [str(tmp_path / "narrow.png")]).read(SPEC, IMAGE_SIZE, [])
-    assert subject.square.shape == (IMAGE_SIZE, IMAGE_SIZE, 3)
+    (subject,) = Selection(None, [], [str(tmp_path / "narrow.png")]).read(SPEC, settings.IMAGE_SIZE, [])
+    assert subject.square.shape == (settings.IMAGE_SIZE, settings.IMAGE_SIZE, 3)
 
 
 def test_memory_of_narrow_images(tmp_path):
@@ -487,7 +487,7 @@ def test_names_that_are_not_utf8(tmp_path, capsys):
     unreadable = []
     (tmp_path / os.fsdecode(b"bad\xff.jpg")).write_text("x")
     selection = Selection(val, [index], [str(image), str(tmp_path / os.fsdecode(b"bad\xff.jpg"))])
-    subjects = list(selection.read(SPEC, IMAGE_SIZE, unreadable))
+    subjects = list(selection.read(SPEC, settings.IMAGE_SIZE, unreadable))
     assert [subject.file for subject in subjects] == [rf"{tmp_path}/tr\udce9e/val/caf\udce9/\udcff.jpg"] * 2
     assert unreadable[0]["file"] == rf"{tmp_path}/bad\udcff.jpg"
     json.dumps(unreadable, ensure_ascii=False).encode()
@@ -580,7 +580,7 @@ def test_what_cannot_be_read_is_left_out(holiday):
     Image.fromarray(NOISE).save(holiday / "b" / "c.jpg", format="EPS")
     unreadable = []
     subjects = list(
-        Selection(None, [], find_files(["a.jpg", "b/*.jpg", "/dev/zero"])).read(SPEC, IMAGE_SIZE, unreadable)
+        Selection(None, [], find_files(["a.jpg", "b/*.jpg", "/dev/zero"])).read(SPEC, settings.IMAGE_SIZE, unreadable)
     )
     assert [subject.file for subject in subjects] == ["a.jpg"]
     assert [lost["reason"] for lost in unreadable] == [

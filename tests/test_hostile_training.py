@@ -711,7 +711,8 @@ def test_a_result_folder_that_is_removed_in_mid_run(trained, tree, tmp_path):
     results = tmp_path / "result" / NAME
     assert (process.returncode, said) == (
         2,
-        f"train.py: error: {results}: removed while the run was writing to it; --resume auto continues after epoch 0\n",
+        f"train.py: error: {results}: removed while the run was writing to it; "
+        "--resume auto continues after epoch 1 of 2\n",
     )
     run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--resume", "auto")
     assert equal_weights(tmp_path / "snapshot" / NAME / "epoch_1.pth", trained[1])

@@ -253,7 +253,7 @@ if os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
         )
         assert done.returncode == 0, done.stderr
         outputs[name] = done.stdout
-    assert outputs["undisturbed"].count("epoch 1/1") == 1  # one of them speaks
+    assert outputs["undisturbed"].count("epoch 2 of 2") == 1  # one of them speaks
     assert outputs["disturbed"].count("resumed from") == 1
     run = "pytorch_resnet18_fc_ma_t5_odd_places"
     for name in outputs:
@@ -417,7 +417,7 @@ def test_a_head_of_other_classes_names_the_data_set_that_it_fits(tree, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tree, tmp_path):
-    with pytest.raises(NonFiniteLoss, match=r"the loss is (nan|inf) in batch \d of epoch 0"):
+    with pytest.raises(NonFiniteLoss, match=r"the loss is (nan|inf) in batch \d of epoch 1"):
         run_train(tmp_path, "--mark", "t5", "--dataset", tree, "--lr", 1e30)
     assert not (tmp_path / "snapshot").exists()
 
@@ -436,7 +436,7 @@ def test_a_non_finite_loss_is_noticed_in_time_and_its_batch_is_named(bad):
     state = state_of(build_model("resnet18_fc_ma", 2, 5))
     count, steps = READ_EVERY + 5, []
     state.scheduler.step = lambda: steps.append(1)
-    with pytest.raises(NonFiniteLoss, match=rf"the loss is nan in batch {bad} of epoch 0: lower --lr"):
+    with pytest.raises(NonFiniteLoss, match=rf"the loss is nan in batch {bad} of epoch 1: lower --lr"):
         train_one_epoch(state, batches(count, bad=bad))
     assert bad < len(steps) <= min(bad + READ_EVERY, count)
 
@@ -450,7 +450,7 @@ def test_weights_of_a_non_finite_validation_reach_no_snapshot(tree, tmp_path, mo
         return found[-1]
 
     monkeypatch.setattr("training.loop.evaluate_features", ruined)
-    with pytest.raises(NonFiniteLoss, match="the validation loss is nan after epoch 0"):
+    with pytest.raises(NonFiniteLoss, match="the validation loss is nan after epoch 1 of"):
         run_train(tmp_path, "--dataset", tree)
     assert found and not (tmp_path / "snapshot").exists()
 

@@ -9,16 +9,15 @@ from dataclasses import dataclass, field, fields
 import torch
 
 import settings
-from loader.batches import default_workers, steps_per_epoch
+from loader.batches import steps_per_epoch
 from loader.datasets import Schedule
 from models import DENSE_MARK, build_model, has_dynamic_k, mark_of, model_names, parse_mark
 from models.backbones import check_arch
 from util import distributed
-from util.cli import UserError, check_ranges
+from util.cli import UserError, check_ranges, default_workers
 from util.files import regular_file
 from util.made_of import MadeOf
 
-KEEP = 10  # snapshots of a run that are kept, beside the best
 RANGES = {
     "size": (16, settings.MOST_SIDE),
     "epochs": (1, 100_000),
@@ -75,7 +74,7 @@ class TrainConfig:
     finetune: str | None = None
     freeze: str | None = None
     slim: bool = False
-    keep: int = KEEP
+    keep: int = settings.KEEP
     tensorboard: bool = False
     dry_run: bool = False
     seed: int = 0
@@ -142,6 +141,10 @@ class Plan:
     seed: int
     k_schedule: str | None
     made_of: MadeOf = field(default_factory=dict)
+
+    def epoch_name(self, epoch: int) -> str:
+        """An epoch as people count: 'epoch 1 of 24' for epoch 0."""
+        return f"epoch {epoch + 1} of {self.epochs}"
 
     @property
     def record(self) -> MadeOf:

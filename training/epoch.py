@@ -133,7 +133,7 @@ def train_one_epoch(
         sums.lr = float(state.scheduler.get_last_lr()[0])
     began = time.perf_counter() - sums.seconds
     total = sums.steps + len(batches)
-    bar = progress(batches, desc=f"epoch {state.epoch}", unit="batch", initial=sums.steps, total=total)
+    bar = progress(batches, desc=f"epoch {state.epoch + 1}", unit="batch", initial=sums.steps, total=total)
     for images, target in bar:
         train_step(state, images, target, sums)
         if len(sums.unread) >= READ_EVERY:
@@ -164,7 +164,7 @@ def _read(state: TrainState, sums: Sums) -> None:
     try:
         sums.read(must_be_finite=True)
     except NonFiniteLoss as error:
-        raise NonFiniteLoss(f"{error} of epoch {state.epoch}: lower --lr, or try --amp off") from None
+        raise NonFiniteLoss(f"{error} of epoch {state.epoch + 1}: lower --lr, or try --amp off") from None
 
 
 @torch.inference_mode()

@@ -249,7 +249,7 @@ def train_epochs(run: Run, state: TrainState, data: TrainingData, partial: dict[
                     save_epoch(run, state, tested)
                     raise UserError(
                         f"{run.results}: removed while the run was writing to it; --resume auto continues after "
-                        f"epoch {epoch}"
+                        + run.plan.epoch_name(epoch)
                     )
                 # First the line, then the snapshot: a resumed run drops the lines of epochs that it repeats.
                 lines = report_epoch(run, line)
@@ -297,7 +297,8 @@ def train_and_validate(
         distributed.barrier()
         raise Terminated(f"saved {display_path(run.interrupted)}; --resume auto continues from there")
     if not math.isfinite(tested["loss"]):
-        raise NonFiniteLoss(f"the validation loss is {tested['loss']} after epoch {state.epoch}: lower --lr")
+        when = run.plan.epoch_name(state.epoch)
+        raise NonFiniteLoss(f"the validation loss is {tested['loss']} after {when}: lower --lr")
     state.best = max(state.best, tested["top1"])
     routes = route_statistics(state, pooled)
     return epoch_record({"epoch": state.epoch, "topk": run.topk(state.epoch)}, trained, tested, routes), tested
@@ -377,4 +378,5 @@ def log_resumed(checkpoint: Checkpoint, run: Run, state: TrainState, partial: di
     was = checkpoint.training.get("amp", str(state.amp))
     if was != str(state.amp):
         log.warning("so far it was trained with autocast to %s, from now on to %s", shown(was), state.amp)
-    log.info("resumed from %s in epoch %d, step %d", checkpoint.path, state.epoch, partial.get("steps", 0))
+    when = run.plan.epoch_name(state.epoch)
+    log.info("resumed from %s in %s, step %d", checkpoint.path, when, partial.get("steps", 0))

@@ -102,7 +102,7 @@ class EpochRecord(TypedDict, total=False):
     """A line of train.jsonl. Losses are means over images, accuracies per cent.
 
     Attributes:
-        epoch: from 0.
+        epoch: from 0, as in the names of snapshots; messages and curves count from 1.
         topk: K of the epoch; absent for a dense head.
         lr: of the first batch.
         images_per_second: of training, all processes together.
@@ -288,9 +288,10 @@ def report_epoch(run: Run, line: EpochRecord) -> list[EpochRecord]:
     write_companion(file, plan)
     write_curves(run.results / "curves.png", lines)
     log.info(
-        f"epoch {line['epoch']}/{run.plan.epochs - 1}: loss {line['train_loss']:.3f}, val loss {line['val_loss']:.3f}, "
+        f"{run.plan.epoch_name(line['epoch'])}: loss {line['train_loss']:.3f}, val loss {line['val_loss']:.3f}, "
         f"val top-1 {line['val_top1']:.2f} %, top-5 {line['val_top5']:.2f} %, "
-        f"{line['units_per_example']:.1f} units per example, {line['dead_units']:.0f} dead, lr {line['lr']:.2g}, "
+        f"{line['units_per_example']:.1f} units per example, {line['dead_units']:.0f} dead (in no prediction), "
+        f"lr {line['lr']:.2g}, "
         f"{line['images_per_second']:.0f} images/s"
     )
     return lines
@@ -314,7 +315,7 @@ def write_curves(path: Path, epochs: list[EpochRecord]) -> None:
     figure = Figure(figsize=(11, 2.8), layout="constrained", dpi=120)
     keys, titles = ("loss", "top1", "top5", "lr"), ("loss", "top-1, %", "top-5, %", "learning rate")
     table: list[dict[str, Any]] = [dict(line) for line in epochs]
-    numbers = [line["epoch"] for line in table]
+    numbers = [line["epoch"] + 1 for line in table]
     for axis, key, title in zip(figure.subplots(1, 4), keys, titles, strict=True):
         curves = [(key, None)] if key == "lr" else [(f"train_{key}", "training"), (f"val_{key}", "validation")]
         for (name, label), (colour, style) in zip(curves, STYLES, strict=False):
@@ -362,10 +363,11 @@ def summarize(epochs: list[EpochRecord]) -> None:
     means = [_mean_and_spread([dict(line)[key] for line in last]) for key in columns.values()]
     rows = {f"mean of the last {len(last)}": means}
     for name, line in (("best", best), ("last", epochs[-1])):
-        rows[f"{name} (epoch {line['epoch']})"] = [f"{dict(line)[key]:.2f}" for key in columns.values()]
+        rows[f"{name} (epoch {line['epoch'] + 1})"] = [f"{dict(line)[key]:.2f}" for key in columns.values()]
     log.info("%20s %s", "validation", " ".join(f"{title:>17}" for title in columns))
     for name, cells in rows.items():
         log.info("%20s %s", name, " ".join(f"{cell:>17}" for cell in cells))
+    log.info("dead units have no part in the predicted class's score of any validation image")
 
 
 def _mean_and_spread(values: list[Any]) -> str:

@@ -97,6 +97,11 @@ def _ending_signals() -> list[signal.Signals]:
     return [number for number in known if signal.getsignal(number) is not signal.SIG_IGN]
 
 
+def default_workers() -> int:
+    """Loading processes: up to eight per process, and no more than the machine has cores for all of them."""
+    return max(1, min(8, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+
+
 def parse_int(text: str | None) -> int | None:
     """A whole number of up to 18 digits; None for any other text."""
     return int(text) if text and re.fullmatch(r"[0-9]{1,18}", text.strip()) else None
@@ -141,7 +146,7 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def run(entry: Callable[[], None], name: str) -> None:
+def run(entry: Callable[[], object], name: str) -> None:
     """Call `entry`; a UserError ends the process with `name: error: ...` and exit code 2, Ctrl-C with 130.
 
     SIGTERM and SIGHUP raise `Terminated`, so that locks and temporary files are removed; the exit code is 143. An

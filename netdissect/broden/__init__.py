@@ -9,6 +9,18 @@ category), category.csv (the categories, in order), label.csv (number and name o
 per category (how often each of its labels occurs).
 """
 
-from netdissect.broden.reader import Broden, BrodenRow, Labels
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from netdissect.broden.reader import Broden, BrodenRow, Labels
 
 __all__ = ["Broden", "BrodenRow", "Labels"]
+
+
+def __getattr__(name: str) -> Any:
+    """What `netdissect.broden.reader` has, imported when it is asked for: a command line's help needs no decoder."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from netdissect.broden import reader
+
+    return getattr(reader, name)

@@ -11,11 +11,7 @@ netdissect/dataset/recipes/README.md describes its keys, and has recipes for pub
 import sys
 from pathlib import Path
 
-from netdissect.broden.build import build, build_recipe
-from netdissect.broden.check import check
-from netdissect.broden.recipe import read_recipe
 from util.cli import ArgumentParser, UserError, run
-from util.text import say
 
 
 def get_args_parser() -> ArgumentParser:
@@ -23,14 +19,25 @@ def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     checking = commands.add_parser("check", help="list the faults of a Broden-format folder")
-    checking.add_argument("directory", type=Path)
+    checking.add_argument("directory", type=Path, metavar="DIR", help="the folder")
     building = commands.add_parser("build", help="make one from images, label maps and names")
-    building.add_argument("--recipe", type=Path, help="JSON: what to build from; instead of the three that follow")
-    building.add_argument("--images", type=Path, help="folder of images")
-    building.add_argument("--labels", type=Path, help="folder of label maps, PNGs of integers")
-    building.add_argument("--names", type=Path, help="CSV: number,name,category")
-    building.add_argument("--output", type=Path, required=True, help="folder to make")
+    building.add_argument(
+        "--recipe", type=Path, metavar="JSON", help="what to build from; instead of the three that follow"
+    )
+    building.add_argument("--images", type=Path, metavar="DIR", help="folder of images")
+    building.add_argument("--labels", type=Path, metavar="DIR", help="folder of label maps, PNGs of integers")
+    building.add_argument("--names", type=Path, metavar="CSV", help="CSV: number,name,category")
+    building.add_argument("--output", type=Path, metavar="DIR", required=True, help="folder to make")
     return parser
+
+
+if __name__ == "__main__":  # --help and mistakes are answered before the imports below, which take seconds
+    run(get_args_parser().parse_args, "netdissect.broden")
+
+from netdissect.broden.build import build, build_recipe
+from netdissect.broden.check import check
+from netdissect.broden.recipe import read_recipe
+from util.text import say
 
 
 def main(arguments: list[str] | None = None) -> None:
