@@ -1,14 +1,30 @@
-"""Sparse linear heads fitted on frozen features, which the study compares with DKA."""
+"""Heads on frozen features, which the studies compare with DKA, and how they are trained."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import sklearn
 import torch
 from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from experiments.photo_features import Features
 from experiments.plan import L1_RATIO
-from models.heads import DenseHead
+from models.heads import DenseHead, Head, PrunedHead, StaticHead
+
+BATCH = 256
+PRUNINGS = 100  # in the whole of a training, evenly spaced, of which those after PRUNED_BY do nothing
+PRUNED_BY = 0.5  # share of the training after which the gradual pruning has come down to K
+
+
+class Recipe(NamedTuple):
+    """How a head is trained: largest learning rate of Adam, and passes over the training images."""
+
+    lr: float
+    epochs: int
 
 
 def elastic_nets(pooled: np.ndarray, targets: np.ndarray, strengths: tuple[float, ...]) -> Iterator[DenseHead]:
@@ -29,3 +45,135 @@ def elastic_nets(pooled: np.ndarray, targets: np.ndarray, strengths: tuple[float
         weight = fit.coef_ / spread
         bias = fit.intercept_ - weight @ mean
         yield DenseHead.of(torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
+
+
+class TopActivationsHead(nn.Linear):
+    """A dense layer that sees only an example's K largest features, the same for all classes.
+
+    Args:
+        in_features: N.
+        out_features: C.
+        bias: whether to add a learnable bias.
+        topk: K, features that are kept.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, topk: int = 5):
+        super().__init__(in_features, out_features, bias)
+        self.topk = topk
+
+    def kept(self, pooled: Tensor) -> Tensor:
+        """Which features of each example are seen: (V, N) bool."""
+        return torch.zeros_like(pooled, dtype=torch.bool).scatter_(1, pooled.topk(self.topk, 1).indices, True)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (V, N) to (V, C)."""
+        return F.linear(input * self.kept(input), self.weight, self.bias)
+
+    def votes(self, pooled: Tensor, classes: Tensor) -> Tensor:
+        """Pooled (V, N), classes (V,) -> (V, N); 0 for features that are not seen."""
+        return pooled * self.kept(pooled) * self.weight.detach()[classes]
+
+    def chosen(self, pooled: Tensor, classes: Tensor) -> Tensor:
+        """The K largest features: (V, N) bool."""
+        return self.kept(pooled)
+
+
+class CompactHead(nn.Module):
+    """The K weights per class of a static head, and nothing else: the same scores, trained in a fraction of the time.
+
+    Args:
+        static: the head; it is not changed.
+    """
+
+    def __init__(self, static: StaticHead):
+        super().__init__()
+        self.unit = static.mask.nonzero()[:, 1].view(len(static.mask), -1)  # (C, K)
+        self.weight = nn.Parameter(static.weight.detach().gather(1, self.unit))  # (C, K)
+        self.bias = nn.Parameter(static.bias.detach().clone())
+        self.in_features = static.in_features
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (V, N) to (V, C)."""
+        kept = input.index_select(1, self.unit.flatten()).view(len(input), *self.unit.shape)  # (V, C, K)
+        return torch.einsum("vck,ck->vc", kept, self.weight) + self.bias
+
+    def expanded(self) -> StaticHead:
+        """As a static head, in eval mode."""
+        full = torch.zeros(len(self.unit), self.in_features).scatter_(1, self.unit, self.weight.detach())
+        return static_head(DenseHead.of(full, self.bias.detach()), self.unit)
+
+
+def static_head(head: Head, unit: Tensor) -> StaticHead:
+    """A head's weights of the units (C, K), as a static head in eval mode."""
+    static = StaticHead.freeze(head, unit.shape[1])
+    static.mask.zero_().scatter_(1, unit, True)
+    return static
+
+
+def largest_mean_votes(head: Head, data: Features, topk: int) -> Tensor:
+    """The K units of each class that have the largest mean votes for it in its own training images: (C, K)."""
+    members = F.one_hot(data.targets, head.out_features).float()  # (V, C)
+    means = members.t() @ data.pooled / members.sum(0)[:, None]  # (C, N)
+    return (means * head.weight.detach()).topk(topk, 1).indices
+
+
+class GradualPruning:
+    """Magnitude pruning while a head is trained: weights per class fall from N to K by a cubic rule, then stay.
+
+    Source: Zhu and Gupta, "To prune, or not to prune", 2017, section 3.
+
+    Args:
+        head: the head to prune, with its final K.
+    """
+
+    def __init__(self, head: PrunedHead):
+        self.head, self.topk, self.done = head, head.topk, 0
+        head.topk = head.in_features
+        head.choose()
+
+    def __call__(self, share: float) -> None:
+        """Prune after a step; `share` of the training is done."""
+        if math.floor(share * PRUNINGS) > self.done and self.head.topk > self.topk:
+            self.done, left = math.floor(share * PRUNINGS), max(0.0, 1 - share / PRUNED_BY)
+            self.head.topk = self.topk + math.floor((self.head.in_features - self.topk) * left**3)
+            with torch.no_grad():
+                self.head.weight.mul_(self.head.mask)  # what was pruned does not come back
+            self.head.choose()
+
+
+def nothing(share: float) -> None:
+    """After each step of a plain training."""
+
+
+def train(
+    head: nn.Module, data: Features, recipe: Recipe, seed: int, after_step: Callable[[float], None] = nothing
+) -> None:
+    """Train a head by Adam on cross-entropy; the learning rate falls linearly to 0.
+
+    Args:
+        head: maps (V, N) to (V, C).
+        data: V training images.
+        recipe: learning rate and epochs.
+        seed: of the order of the images.
+        after_step: called with the share of the steps that are done.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    steps = recipe.epochs * math.ceil(len(data.targets) / BATCH)
+    optimizer = torch.optim.Adam(head.parameters(), lr=recipe.lr)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
+    done = 0
+    for _ in range(recipe.epochs):
+        for index in torch.randperm(len(data.targets), generator=generator).split(BATCH):
+            loss = F.cross_entropy(head(data.pooled[index]), data.targets[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            done += 1
+            after_step(done / steps)
+
+
+@torch.inference_mode()
+def scores(head: Head, pooled: Tensor) -> Tensor:
+    """The scores (V, C) of pooled features (V, N)."""
+    return torch.cat([head(block) for block in pooled.split(BATCH)])
