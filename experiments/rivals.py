@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -325,12 +326,18 @@ def recipes_for(job: Job, every: Rows, folder: Path) -> dict[str, Recipe]:
         if not rows:
             began = time.perf_counter()
             rows = [{"dataset": TUNING, **asdict(own), **row} for row in tune(name, bench)]
-            about = {"seconds": round(time.perf_counter() - began, 1), **origin()}
+            about = {"seconds": round(time.perf_counter() - began, 1), **started_from()}
             results.append([{**row, **about} for row in rows], folder)
         best = max(rows, key=lambda row: row["top1_held_out"])
         bench.recipes[name] = Recipe(best["lr"], best["epochs"])
     scale = long_epochs(job) / long_epochs(own)
     return {name: Recipe(lr, max(1, round(epochs * scale))) for name, (lr, epochs) in bench.recipes.items()}
+
+
+@cache
+def started_from() -> dict[str, Any]:
+    """What all rows of this process come from, even if the code is changed while it runs."""
+    return origin()
 
 
 # --- the study ----------------------------------------------------------------------------------------------------
@@ -346,11 +353,12 @@ def study(jobs: list[Job], every: Rows, folder: Path, most: int | None = None) -
         Job(*(row[name] for name in Job.__dataclass_fields__)) for row in _rows(folder) if row["dataset"] == DATASET
     }
     left = [job for job in jobs if job not in done][:most]
+    started_from()
     print(f"{len(jobs)} jobs, {len(done)} done, {len(left)} to do now", flush=True)
     for job in left:
         began = time.perf_counter()
         bench = Bench(job, every.of(job), recipes_for(job, every, folder))
-        rows = [{"dataset": DATASET, **asdict(job), **row, **origin()} for row in measure(bench)]
+        rows = [{"dataset": DATASET, **asdict(job), **row, **started_from()} for row in measure(bench)]
         results.append(rows, folder)
         best = " ".join(f"{row['head']} {row['top1']:.1f}" for row in rows)
         print(f"{job} {time.perf_counter() - began:.0f} s: {best}", flush=True)
