@@ -7,7 +7,7 @@
 
 The features are those of EfficientNet-Lite0 with its ImageNet weights, for the images of Tiny-ImageNet at 128 px as
 validation sees them, kept in experiments/work/rivals/. Each head is tuned by the same procedure on training images that
-no head is trained on (`tune`), and measured on the validation images. Results are appended to
+no head is trained on (`tune`), and measured on the validation images. All start from the weights of the dense head. Results are appended to
 experiments/results/rivals/, a line per head; what is there is not done again.
 """
 
@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ import settings
 from experiments import results
 from experiments.heads import (
     CompactHead,
+    ElasticNets,
     GradualPruning,
     Recipe,
     TopActivationsHead,
@@ -39,13 +40,14 @@ from experiments.heads import (
     scores,
     static_head,
     train,
+    weights_per_class,
 )
 from experiments.origin import origin
 from experiments.photo_features import Features, ensure_features, read_features
 from loader.datasets import find_dataset
 from models import Head, build_model
 from models.dynamic_k import DynamicKLinear
-from models.heads import DenseHead, PrunedHead, StaticHead
+from models.heads import DenseHead, PrunedHead, StaticHead, fill
 from util.cli import ArgumentParser, UserError, run
 
 FOLDER = results.FOLDER / "rivals"
@@ -56,12 +58,11 @@ KS = (1, 2, 3, 5, 10, 20, 50)  # beside N, where DKA is the dense head
 CLASS_COUNTS = (10, 25, 50, 100, 200)
 IMAGE_COUNTS = (10, 30, 100, 270)
 SEEDS = (0, 1, 2, 3, 4)
-FEW_SEEDS = (0, 1, 2)  # of K other than 5
+FEW_SEEDS = 3  # of K other than 5, and of all jobs before the others
 LRS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FIRST_LRS = (4, 5, 6)  # places in LRS that are tried; then those beyond an edge, as long as the best is there
-SHORT = 4  # the short training has so many times fewer epochs than the long one
-SMALLEST = 1e-3  # standard deviation by which a feature is divided
-TUNED_K = {1: 1, 2: 1, 3: 5, 5: 5, 10: 5, 20: 20, 50: 20}  # whose recipe a K has
+SHORT = 3  # the short training has so many times fewer epochs than the long one
+SELECTED = 2  # times K: weights per class of the elastic net of which the K largest become a mask
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,16 @@ class Data:
 
 def plan() -> list[Job]:
     """All jobs, the most important first."""
-    jobs = [Job(seed=seed) for seed in SEEDS]
-    jobs += [Job(images=images, seed=seed) for seed in SEEDS for images in IMAGE_COUNTS[:2]]
-    jobs += [Job(classes=classes, seed=seed) for seed in SEEDS for classes in CLASS_COUNTS]
-    jobs += [Job(images=IMAGE_COUNTS[-1], seed=seed) for seed in SEEDS[:2]]
-    jobs += [Job(k=k, seed=seed) for seed in FEW_SEEDS for k in KS]
-    jobs += [Job(images=IMAGE_COUNTS[-1], seed=seed) for seed in SEEDS]
+    few, more = SEEDS[:FEW_SEEDS], SEEDS[FEW_SEEDS:]
+    jobs = [Job(seed=seed) for seed in few]
+    jobs += [Job(classes=classes, seed=seed) for seed in few for classes in CLASS_COUNTS]
+    jobs += [Job(images=images, seed=seed) for seed in few for images in IMAGE_COUNTS[:-1]]
+    jobs += [Job(k=k) for k in KS]
+    jobs += [Job(images=IMAGE_COUNTS[-1])]
+    jobs += [Job(seed=seed) for seed in more]
+    jobs += [Job(classes=classes, seed=seed) for seed in more for classes in CLASS_COUNTS]
+    jobs += [Job(images=images, seed=seed) for seed in SEEDS for images in IMAGE_COUNTS]
+    jobs += [Job(k=k, seed=seed) for seed in few for k in KS]
     return list(dict.fromkeys(jobs))
 
 
@@ -174,13 +179,11 @@ class Rows:
             )
         # turns
         drawn = HELD_OUT + torch.rand(pool, count, generator=generator).argsort(0)[: job.images, classes]
-        parts = (
+        return Data(
             _part(self.train, (drawn * count + classes).flatten(), classes),
             _part(self.train, (torch.arange(HELD_OUT)[:, None] * count + classes).flatten(), classes),
             _part(self.val, torch.isin(self.val.targets, classes).nonzero().flatten(), classes),
         )
-        spread = parts[0].pooled.std(0).clamp(min=SMALLEST)
-        return Data(*(Features(part.pooled / spread, part.targets) for part in parts))
 
 
 def _part(rows: Features, index: Tensor, classes: Tensor) -> Features:
@@ -189,6 +192,9 @@ def _part(rows: Features, index: Tensor, classes: Tensor) -> Features:
 
 
 # --- the heads ----------------------------------------------------------------------------------------------------
+
+
+NETS: dict[Job, ElasticNets] = {}  # of the last training images
 
 
 class Bench:
@@ -205,6 +211,16 @@ class Bench:
         self.made: dict[str, Head] = {}
         self.seconds: dict[str, float] = {}
 
+    @cached_property
+    def nets(self) -> ElasticNets:
+        """Sparse heads of its training images; of all classes and the whole pool, the same for every seed."""
+        same = (self.job.classes, self.job.images) == (CLASSES, IMAGES)
+        key = replace(self.job, k=0, seed=0 if same else self.job.seed)
+        if key not in NETS:
+            NETS.clear()
+            NETS[key] = ElasticNets(self.data.train)
+        return NETS[key]
+
     def head(self, name: str) -> Any:
         """A head of `METHODS`, in eval mode."""
         if name not in self.made:
@@ -216,10 +232,14 @@ class Bench:
             self.made[name], self.seconds[name] = made, time.perf_counter() - began - made_parents
         return self.made[name]
 
-    def new(self, kind: Callable[..., nn.Linear], topk: int | None = None) -> Any:
-        """An untrained head; the same initial weights for all kinds, whatever was made before."""
-        torch.manual_seed(self.job.seed)
-        return kind(self.data.train.pooled.shape[1], self.job.classes, topk=topk)
+    def random(self) -> DenseHead:
+        """A dense head with random weights."""
+        return DenseHead(self.data.train.pooled.shape[1], self.job.classes)
+
+    def from_dense(self, kind: Callable[..., nn.Linear]) -> Any:
+        """A head of another kind that starts from the weights of the dense one."""
+        dense = self.head("dense")
+        return fill(kind(dense.in_features, dense.out_features, topk=self.job.k), dense.weight, dense.bias)
 
     def trained(self, name: str, head: nn.Module, after_step: Callable[[float], None] = lambda _: None) -> Any:
         """Train a head by its recipe."""
@@ -237,26 +257,36 @@ def _mean_votes(bench: Bench) -> Head:
     return bench.masked("largest mean votes, trained", static)
 
 
+def _elastic_trained(bench: Bench) -> Head:
+    spread = bench.data.train.pooled.std(0)
+    wide = bench.nets.with_weights(SELECTED * bench.job.k)
+    units = (wide.weight.detach().abs() * spread).topk(bench.job.k, 1).indices
+    return bench.masked("elastic net, trained", static_head(wide, units))
+
+
 def _gradual(bench: Bench) -> Head:
-    head = bench.new(PrunedHead, bench.job.k)
+    head = bench.from_dense(PrunedHead)
     return bench.trained("pruned gradually", head, GradualPruning(head))
 
 
 METHODS: dict[str, Callable[[Bench], Any]] = {
-    "dense": lambda bench: bench.trained("dense", bench.new(DenseHead)),
-    "dka": lambda bench: bench.trained("dka", bench.new(DynamicKLinear, bench.job.k)),
+    "dense": lambda bench: bench.trained("dense", bench.random()),
+    "dka": lambda bench: bench.trained("dka", bench.from_dense(DynamicKLinear)),
     "pruned": lambda bench: PrunedHead.freeze(bench.head("dense"), bench.job.k),
     "pruned, trained": lambda bench: bench.masked("pruned, trained", bench.head("pruned")),
     "largest mean votes, trained": _mean_votes,
     "pruned gradually": _gradual,
+    "elastic net": lambda bench: bench.nets.with_weights(bench.job.k),
+    "elastic net, trained": _elastic_trained,
     "dka, frozen": lambda bench: StaticHead.freeze(bench.head("dka")),
     "dka, frozen, trained": lambda bench: bench.masked("dka, frozen, trained", bench.head("dka, frozen")),
-    "top activations": lambda bench: bench.trained("top activations", bench.new(TopActivationsHead, bench.job.k)),
+    "top activations": lambda bench: bench.trained("top activations", bench.from_dense(TopActivationsHead)),
 }
 MASKED = (
     "pruned, trained",
     "largest mean votes, trained",
     "pruned gradually",
+    "elastic net, trained",
     "dka, frozen, trained",
 )  # fixed choices of K units per class, trained
 TRAINED = ("dense", "dka", *MASKED, "top activations")
@@ -266,8 +296,8 @@ TRAINED = ("dense", "dka", *MASKED, "top activations")
 
 
 def long_epochs(job: Job) -> int:
-    """Epochs of the long training: 12 for 60,000 images, more for fewer, by the square root."""
-    return round(12 * math.sqrt(60_000 / (job.classes * job.images)))
+    """Epochs of the long training: 8 for 60,000 images, more for fewer, by the square root."""
+    return round(8 * math.sqrt(60_000 / (job.classes * job.images)))
 
 
 def tune(name: str, bench: Bench) -> Iterator[dict[str, Any]]:
@@ -309,8 +339,8 @@ def _accuracy(logits: Tensor, targets: Tensor) -> float:
 
 
 def tuned_as(job: Job) -> Job:
-    """The job on which a job's heads are tuned: seed 0, a near K, and at most IMAGES images per class."""
-    return replace(job, k=TUNED_K[job.k], images=min(job.images, IMAGES), seed=0)
+    """The job on which a job's heads are tuned: seed 0, K = 5, and at most IMAGES images per class."""
+    return replace(job, k=K, images=min(job.images, IMAGES), seed=0)
 
 
 def recipes_for(job: Job, every: Rows, folder: Path) -> dict[str, Recipe]:
@@ -383,7 +413,6 @@ def measure(bench: Bench) -> Iterator[dict[str, Any]]:
     logits = {name: scores(head, val.pooled) for name, head in heads.items()}
     for name, head in heads.items():
         predicted = logits[name].argmax(1)
-        weight = head.weight * head.mask if isinstance(head, StaticHead) else head.weight
         recipe = bench.recipes.get(name)
         yield {
             "head": name,
@@ -391,7 +420,7 @@ def measure(bench: Bench) -> Iterator[dict[str, Any]]:
             "dense_agreement": _accuracy(logits["dense"], predicted),
             "dka_agreement": _accuracy(logits["dka"], predicted),
             "units_per_class": units_per_class(head, val.pooled, predicted),
-            "weights_per_class": (weight != 0).sum(1).double().mean().item(),
+            "weights_per_class": weights_per_class(head),
             "lr": recipe.lr if recipe else None,
             "epochs": recipe.epochs if recipe else None,
             "seconds": round(bench.seconds[name], 2),
