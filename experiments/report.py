@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import results
+from experiments import results, rivals_report
 from experiments.plan import ABLATED_K, KS, plan
 from experiments.readings import readings
 from experiments.results import interval, select
@@ -35,6 +35,7 @@ from util.plots import STYLES, save_figure
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOGRAPHS = results.FOLDER / "photographs.json"
+RIVALS = results.FOLDER / "rivals"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 
 
@@ -199,6 +200,7 @@ Numbers are means over seeds ± half of their 95 % interval (Student's t; differ
 {images}
 {chr(10).join(f"{part}{chr(10)}" for part in sections)}
 {ablations(rows)}
+{rivals_report.section(results.read(RIVALS))}
 {photographs(json.loads(PHOTOGRAPHS.read_text(encoding="utf-8")))}"""
 
 
@@ -235,6 +237,7 @@ def main(rows: Iterable[dict[str, Any]] | None = None, root: Path = ROOT) -> Non
     (docs / "results").mkdir(parents=True, exist_ok=True)
     for name, (metric, title, scale) in PLOTS.items():
         plot_against_k(docs / "results" / f"{name}.png", select(rows, variant=""), metric, title, scale)
+    rivals_report.plot(docs / "results" / "rivals.png", results.read(RIVALS))
     readme = root / "README.md"
     for path, text in (
         (docs / "RESULTS.md", document(rows)),

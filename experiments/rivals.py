@@ -7,8 +7,8 @@
 
 The features are those of EfficientNet-Lite0 with its ImageNet weights, for the images of Tiny-ImageNet at 128 px as
 validation sees them, kept in experiments/work/rivals/. Each head is tuned by the same procedure on training images that
-no head is trained on (`tune`), and measured on the validation images. All start from the weights of the dense head. Results are appended to
-experiments/results/rivals/, a line per head; what is there is not done again.
+no head is trained on (`tune`), and measured on the validation images. All start from the weights of the dense head.
+Results are appended to experiments/results/rivals/, a line per head; what is there is not done again.
 """
 
 import argparse
@@ -55,6 +55,7 @@ DATASET, TUNING = "tiny_imagenet", "tiny_imagenet_tuning"
 HELD_OUT = 30  # images of each class, a tenth, that the heads are tuned on and none is trained on
 CLASSES, IMAGES, K = 200, 100, 5  # unless they are what is varied; images are training images per class
 KS = (1, 2, 3, 5, 10, 20, 50)  # beside N, where DKA is the dense head
+FIRST_KS = (1, 20, 2)  # of the first seed, before others
 CLASS_COUNTS = (10, 25, 50, 100, 200)
 IMAGE_COUNTS = (10, 30, 100, 270)
 SEEDS = (0, 1, 2, 3, 4)
@@ -62,6 +63,7 @@ FEW_SEEDS = 3  # of K other than 5, and of all jobs before the others
 LRS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FIRST_LRS = (4, 5, 6)  # places in LRS that are tried; then those beyond an edge, as long as the best is there
 SHORT = 3  # the short training has so many times fewer epochs than the long one
+LONGER = 3  # times the long one
 SELECTED = 2  # times K: weights per class of the elastic net of which the K largest become a mask
 
 
@@ -98,17 +100,18 @@ class Data:
 
 
 def plan() -> list[Job]:
-    """All jobs, the most important first."""
-    few, more = SEEDS[:FEW_SEEDS], SEEDS[FEW_SEEDS:]
+    """All jobs, the most important first; more K, images and seeds of all come last."""
+    few = SEEDS[:FEW_SEEDS]
     jobs = [Job(seed=seed) for seed in few]
-    jobs += [Job(classes=classes, seed=seed) for seed in few for classes in CLASS_COUNTS]
-    jobs += [Job(images=images, seed=seed) for seed in few for images in IMAGE_COUNTS[:-1]]
-    jobs += [Job(k=k) for k in KS]
+    for seed in few:
+        jobs += [Job(classes=classes, seed=seed) for classes in CLASS_COUNTS]
+        jobs += [Job(images=images, seed=seed) for images in IMAGE_COUNTS[:-1]]
+        jobs += [Job(k=k, seed=seed) for k in FIRST_KS if seed == 0]
     jobs += [Job(images=IMAGE_COUNTS[-1])]
-    jobs += [Job(seed=seed) for seed in more]
-    jobs += [Job(classes=classes, seed=seed) for seed in more for classes in CLASS_COUNTS]
-    jobs += [Job(images=images, seed=seed) for seed in SEEDS for images in IMAGE_COUNTS]
     jobs += [Job(k=k, seed=seed) for seed in few for k in KS]
+    for seed in SEEDS:
+        jobs += [Job(classes=classes, seed=seed) for classes in CLASS_COUNTS]
+        jobs += [Job(images=images, seed=seed) for images in IMAGE_COUNTS]
     return list(dict.fromkeys(jobs))
 
 
@@ -304,7 +307,7 @@ def tune(name: str, bench: Bench) -> Iterator[dict[str, Any]]:
     """Choose a head's learning rate and epochs by its accuracy on the images held out; the recipe is left in `bench`.
 
     The learning rate by short trainings: first three, then beyond an edge as long as the best is there. Then the long
-    training with that rate: it is chosen if it is better. The same for every head.
+    training with that rate, and if it is better, a still longer one. The same for every head.
 
     Yields:
         a row for each training.
@@ -329,7 +332,11 @@ def tune(name: str, bench: Bench) -> Iterator[dict[str, Any]]:
             chosen = LRS.index(best().lr)
             beyond = {max(places): chosen + 1, min(places): chosen - 1}.get(chosen, -1)
             places += [beyond] if 0 <= beyond < len(LRS) else []
-    yield tried(Recipe(best().lr, long))
+    for epochs in (long, LONGER * long):
+        before = best()
+        yield tried(Recipe(before.lr, epochs))
+        if best() == before:
+            break
     bench.recipes[name] = best()
     bench.made.pop(name)
 
