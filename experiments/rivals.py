@@ -63,6 +63,7 @@ FEW_SEEDS = 3  # of K other than 5, and of all jobs before the others
 LRS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FIRST_LRS = (4, 5, 6)  # places in LRS that are tried; then those beyond an edge, as long as the best is there
 SHORT = 3  # the short training has so many times fewer epochs than the long one
+ENOUGH = 0.2  # points of accuracy for which no head is trained longer
 LONGER = 3  # times the long one
 SELECTED = 2  # times K: weights per class of the elastic net of which the K largest become a mask
 
@@ -303,6 +304,12 @@ def long_epochs(job: Job) -> int:
     return round(8 * math.sqrt(60_000 / (job.classes * job.images)))
 
 
+def choose(found: dict[Recipe, float]) -> Recipe:
+    """The best recipe by accuracy in per cent; of those that are less than ENOUGH worse, the best of the shortest."""
+    best = max(found.values())
+    return min(found, key=lambda recipe: (recipe.epochs if found[recipe] > best - ENOUGH else math.inf, -found[recipe]))
+
+
 def tune(name: str, bench: Bench) -> Iterator[dict[str, Any]]:
     """Choose a head's learning rate and epochs by its accuracy on the images held out; the recipe is left in `bench`.
 
@@ -322,22 +329,19 @@ def tune(name: str, bench: Bench) -> Iterator[dict[str, Any]]:
         found[recipe] = _accuracy(scores(bench.head(name), held_out.pooled), held_out.targets)
         return {"head": name, **recipe._asdict(), "top1_held_out": found[recipe]}
 
-    def best() -> Recipe:
-        return max(found, key=lambda recipe: found[recipe])
-
     places = list(FIRST_LRS)
     for place in places:  # which grows until the best rate is between others
         yield tried(Recipe(LRS[place], long // SHORT))
         if len(found) == len(places):
-            chosen = LRS.index(best().lr)
+            chosen = LRS.index(choose(found).lr)
             beyond = {max(places): chosen + 1, min(places): chosen - 1}.get(chosen, -1)
             places += [beyond] if 0 <= beyond < len(LRS) else []
     for epochs in (long, LONGER * long):
-        before = best()
+        before = choose(found)
         yield tried(Recipe(before.lr, epochs))
-        if best() == before:
+        if choose(found) == before:
             break
-    bench.recipes[name] = best()
+    bench.recipes[name] = choose(found)
     bench.made.pop(name)
 
 
@@ -365,8 +369,7 @@ def recipes_for(job: Job, every: Rows, folder: Path) -> dict[str, Recipe]:
             rows = [{"dataset": TUNING, **asdict(own), **row} for row in tune(name, bench)]
             about = {"seconds": round(time.perf_counter() - began, 1), **started_from()}
             results.append([{**row, **about} for row in rows], folder)
-        best = max(rows, key=lambda row: row["top1_held_out"])
-        bench.recipes[name] = Recipe(best["lr"], best["epochs"])
+        bench.recipes[name] = choose({Recipe(row["lr"], row["epochs"]): row["top1_held_out"] for row in rows})
     scale = long_epochs(job) / long_epochs(own)
     return {name: Recipe(lr, max(1, round(epochs * scale))) for name, (lr, epochs) in bench.recipes.items()}
 
