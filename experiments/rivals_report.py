@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.results import Interval, interval, paired, select
-from experiments.rivals import CLASSES, DATASET, HELD_OUT, IMAGES, MASKED, Job, K
+from experiments.rivals import CLASSES, DATASET, ENOUGH, HELD_OUT, IMAGES, MASKED, Job, K
 from experiments.tables import Column, Rows, shown, table
 from util.plots import STYLES, save_figure
 
@@ -131,13 +131,20 @@ Tiny-ImageNet at 128 px, without flips; the network stays as it is. All heads se
 elastic nets standardise them for their fit), the same images, seeds, optimizer (Adam, linear decay) and number of
 epochs to choose from; all but the elastic nets start from the weights of the dense head. Learning rate and epochs were
 chosen for each by the same procedure, at K = {K}, on {HELD_OUT} training images of each class on which no head is
-trained, for each number of classes and of images up to {IMAGES}; validation images were looked at for the tables only.
-A seed draws the classes if these are not all, which {IMAGES // 10} or {IMAGES * 3 // 10} of {IMAGES} images are used if
-these are not all, first weights, and the order of images: with {CLASSES} classes and {IMAGES} images it draws no data,
-so these intervals are narrower than those for new data would be. K = N, {CLASSES} classes, is the dense head. "Best" is
-the fixed choice with the best mean on the validation images, which favours it. A DKA head has all N weights of a class
-at hand and adds K votes; a fixed choice has K weights. That network was trained on ImageNet, of which these classes and
-perhaps these images are a part. {len(jobs)} trainings of all heads, commit {commits}.
+trained, for each number of classes and of images up to {IMAGES}: three learning rates, more while the best is at an
+edge, then longer trainings while they gain {ENOUGH} points. Validation images were looked at for the tables only.
+
+- A seed draws the classes and the images where these are not all, first weights, and the order of images. With
+  {CLASSES} classes and {IMAGES} images it draws no data: those intervals are narrower than for new data. All smaller
+  numbers of images are drawn from the same {IMAGES} of each class.
+- The best fixed choice is the one with the best mean on the validation images, which favours it.
+- A DKA head stores all N weights of a class and adds K votes; a fixed choice stores K weights. K = N is the dense head.
+- Of the {K} weights of largest absolute value of a class of the dense head, 99.9 % are negative (seed 0): they tell
+  what a class is not, and few images have them. That is why pruning by magnitude fails here.
+- The network was trained on ImageNet, of which these classes and perhaps these images are a part.
+- One network, one data set, frozen features: what happens where features train along was not run.
+
+{len(jobs)} trainings of all heads, commit {commits}.
 
 ### All heads, {CLASSES} classes, {IMAGES} training images of each, K = {K}
 

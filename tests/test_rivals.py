@@ -142,6 +142,12 @@ def test_tuning_goes_on_while_the_best_rate_is_at_an_edge(monkeypatch):
     assert [row["epochs"] for row in tune("dka", bench)][-2:] == [6, 18]
 
 
+def test_of_recipes_that_are_as_good_the_shortest_is_chosen():
+    found = {Recipe(0.1, 4): 36.0, Recipe(0.01, 4): 36.9, Recipe(0.03, 4): 36.85, Recipe(0.01, 14): 37.0}
+    assert rivals.choose(found) == Recipe(0.01, 4)
+    assert rivals.choose({**found, Recipe(0.01, 42): 38.0}) == Recipe(0.01, 42)
+
+
 @pytest.mark.usefixtures("small")
 def test_the_study_resumes(tmp_path, capsys):
     every = made_up()
