@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments import results
+from experiments import results, rivals_report
 from experiments.plan import ABLATED_K, KS, plan
 from experiments.readings import readings, verdict_table
 from experiments.results import interval, select
@@ -39,6 +39,7 @@ from util.plots import STYLES, save_figure
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOGRAPHS = results.FOLDER / "photographs.json"
+RIVALS = results.FOLDER / "rivals"
 PUBLIC = """## What is known of the paper's own network
 
 It was trained on Places365, on which this project has not been run. Two tallies of 512 units of `layer4` are public, on
@@ -252,6 +253,7 @@ at 32 px on Fashion-MNIST.
 {images}
 {chr(10).join(f"{part}{chr(10)}" for part in sections)}
 {ablations(rows)}
+{rivals_report.section(results.read(RIVALS))}
 {photographs(json.loads(PHOTOGRAPHS.read_text(encoding="utf-8")))}"""
 
 
@@ -288,6 +290,7 @@ def main(rows: Iterable[dict[str, Any]] | None = None, root: Path = ROOT) -> Non
     (docs / "results").mkdir(parents=True, exist_ok=True)
     for name, (metric, title, scale) in PLOTS.items():
         plot_against_k(docs / "results" / f"{name}.png", select(rows, variant=""), metric, title, scale)
+    rivals_report.plot(docs / "results" / "rivals.png", results.read(RIVALS))
     readme = root / "README.md"
     for path, text in (
         (docs / "RESULTS.md", document(rows)),

@@ -259,7 +259,9 @@ def test_the_document_says_what_the_rows_say(tmp_path):
     readme = (tmp_path / "README.md").read_text()
     assert readme.startswith("before") and readme.endswith("after\n") and "old" not in readme
     assert "| mini_places, dense | 80.1 ± 0.2 |" in readme
-    assert {path.name for path in (tmp_path / "docs" / "results").iterdir()} == {f"{name}.png" for name in report.PLOTS}
+    assert {path.name for path in (tmp_path / "docs" / "results").iterdir()} == {
+        f"{name}.png" for name in [*report.PLOTS, "rivals"]
+    }
     report.main(made_up(gain=-5.0), tmp_path)
     text = (tmp_path / "docs" / "RESULTS.md").read_text()
     assert "| No loss of accuracy | mini_places | **does not hold** |" in text

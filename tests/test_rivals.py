@@ -1,0 +1,234 @@
+"""Rivals on frozen features: heads against answers worked by hand, the study on made-up features, its sentence."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from experiments import heads, photo_features, results, rivals, rivals_report
+from experiments.heads import (
+    CompactHead,
+    ElasticNets,
+    GradualPruning,
+    Recipe,
+    TopActivationsHead,
+    elastic_net_path,
+    elastic_nets,
+    largest_mean_votes,
+    static_head,
+    train,
+    weights_per_class,
+)
+from experiments.photo_features import Features
+from experiments.plan import L1_RATIO
+from experiments.rivals import Bench, Job, Rows, tune
+from models.heads import DenseHead, PrunedHead
+from util.cli import UserError
+
+WEIGHT = torch.tensor([[4.0, 3.0, -5.0, 1.0], [0.0, 1.0, 2.0, -1.0]])
+
+
+def dense(weight=WEIGHT):
+    return DenseHead.of(weight, torch.zeros(len(weight)))
+
+
+def test_the_most_active_features_are_the_same_for_all_classes():
+    head = TopActivationsHead(4, 2, topk=2)
+    head.load_state_dict({"weight": WEIGHT, "bias": torch.tensor([0.0, 10.0])})
+    pooled = torch.tensor([[1.0, 0.0, 2.0, 0.5]])  # units 0 and 2
+    assert head(pooled).tolist() == [[4.0 - 10.0, 0.0 + 4.0 + 10.0]]
+    assert head.chosen(pooled, torch.tensor([1])).tolist() == [[True, False, True, False]]
+    assert head.votes(pooled, torch.tensor([0])).tolist() == [[4.0, 0.0, -10.0, 0.0]]
+
+
+def test_masks_by_hand():
+    # Units 1 and 3 have the largest mean votes for class 0: 3 * 1 and 1 * 2, against 4 * 0.25 and -5 * 1.
+    pooled = torch.tensor([[0.5, 1.0, 1.0, 2.0], [0.0, 1.0, 1.0, 2.0], [1.0, 1.0, 3.0, 0.0]])
+    units = largest_mean_votes(dense(), Features(pooled, torch.tensor([0, 0, 1])), 2)
+    assert [sorted(row) for row in units.tolist()] == [[1, 3], [1, 2]]
+    static = static_head(dense(), units)
+    assert static(pooled[:1]).tolist() == [[3.0 + 2.0, 1.0 + 2.0]]
+    compact = CompactHead(static)
+    assert compact(pooled).tolist() == static(pooled).tolist()
+    train(compact, Features(pooled, torch.tensor([0, 0, 1])), Recipe(0.1, 2), 0)
+    again = compact.expanded()
+    assert torch.allclose(again(pooled), compact(pooled)) and not torch.allclose(again(pooled), static(pooled))
+    assert torch.equal(again.mask, static.mask) and weights_per_class(again) == 2
+
+
+def test_gradual_pruning_ends_with_k_weights_and_none_comes_back():
+    head = PrunedHead(8, 3, topk=2)
+    pruning = GradualPruning(head)
+    assert head.topk == 8 and head.mask.all()
+    counts, gone = [], torch.zeros(3, 8, dtype=torch.bool)
+    for step in range(1, 101):
+        pruning(step / 100)
+        counts.append(int(head.mask[0].sum()))
+        assert not (head.mask & gone).any()
+        gone = ~head.mask
+    assert counts == sorted(counts, reverse=True)
+    assert counts[24] == 2 + int(6 * 0.5**3) and counts[49] == counts[-1] == 2  # a quarter, and half of the training
+
+
+def test_the_elastic_net_is_that_of_scikit_learn():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.arange(90) % 3
+    pooled = torch.randn(90, 6, generator=generator)
+    pooled[torch.arange(90), targets] += 2
+    standard = (pooled - pooled.mean(0)) / pooled.std(0)
+    wanted = nn.functional.one_hot(targets).float()
+    strongest = ((wanted - wanted.mean(0)).t() @ standard).abs().max().item() / 90 / L1_RATIO
+    for step, head in zip((1, 2, 3), elastic_net_path(Features(pooled, targets)), strict=False):
+        strength = strongest * heads.PATH_STEP**step
+        (other,) = elastic_nets(pooled.numpy(), targets.numpy(), (1 / (90 * strength),))
+        assert torch.allclose(head.weight, other.weight, atol=0.02)
+    nets = ElasticNets(Features(pooled, targets))
+    assert weights_per_class(nets.with_weights(2)) >= 2 > weights_per_class(nets.known[-2])
+
+
+def made_up(classes=6, width=12, train=8, val=3):
+    """Features whose classes take turns: class c has a large feature c."""
+    generator = torch.Generator().manual_seed(1)
+
+    def rows(turns):
+        targets = torch.arange(classes).repeat(turns)
+        pooled = torch.rand(len(targets), width, generator=generator)
+        pooled[torch.arange(len(targets)), targets] += 2
+        return Features(pooled, targets)
+
+    return Rows(rows(train), rows(val))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """The study at the size of `made_up`."""
+    for name, value in {"HELD_OUT": 2, "IMAGES": 4, "CLASSES": 6, "K": 2}.items():
+        monkeypatch.setattr(rivals, name, value)
+    monkeypatch.setattr(rivals, "long_epochs", lambda job: 6)
+    rivals.NETS.clear()
+    yield
+    rivals.NETS.clear()
+
+
+@pytest.mark.usefixtures("small")
+def test_a_job_gets_its_own_images():
+    every = made_up()
+    one, other = (every.of(Job(classes=3, images=2, k=2, seed=seed)) for seed in (0, 1))
+    for data in (one, other):
+        assert data.train.targets.bincount().tolist() == [2, 2, 2]
+        assert data.held_out.targets.bincount().tolist() == [2, 2, 2] and len(data.val.targets) == 9
+        seen = {tuple(row) for row in data.held_out.pooled.tolist()}
+        assert not seen & {tuple(row) for row in data.train.pooled.tolist()}
+    assert one.train.pooled.tolist() != other.train.pooled.tolist()
+    with pytest.raises(UserError, match="have 8 images per class, 9 are needed"):
+        every.of(Job(classes=3, images=7, k=2))
+
+
+@pytest.mark.usefixtures("small")
+def test_tuning_goes_on_while_the_best_rate_is_at_an_edge(monkeypatch):
+    by_rate = {1e-3: 50.0, 3e-3: 60.0, 1e-2: 70.0, 3e-2: 80.0, 0.1: 75.0}
+    bench = Bench(Job(classes=3, images=2, k=2), made_up().of(Job(classes=3, images=2, k=2)), {})
+    monkeypatch.setattr(Bench, "head", lambda self, name: self.made.setdefault(name, dense()))
+    monkeypatch.setattr(rivals, "scores", lambda head, pooled: None)
+    monkeypatch.setattr(rivals, "_accuracy", lambda logits, targets: by_rate[bench.recipes["dka"].lr])
+    rows = list(tune("dka", bench))
+    assert [(row["lr"], row["epochs"]) for row in rows] == [*((rate, 2) for rate in by_rate), (0.03, 6)]
+    assert bench.recipes["dka"] == Recipe(0.03, 2)  # the long one is no better, so that no longer one is tried
+    monkeypatch.setattr(
+        rivals, "_accuracy", lambda logits, targets: bench.recipes["dka"].epochs - bench.recipes["dka"].lr
+    )
+    bench.recipes.clear()
+    assert [row["epochs"] for row in tune("dka", bench)][-2:] == [6, 18]
+
+
+def test_of_recipes_that_are_as_good_the_shortest_is_chosen():
+    found = {Recipe(0.1, 4): 36.0, Recipe(0.01, 4): 36.9, Recipe(0.03, 4): 36.85, Recipe(0.01, 14): 37.0}
+    assert rivals.choose(found) == Recipe(0.01, 4)
+    assert rivals.choose({**found, Recipe(0.01, 42): 38.0}) == Recipe(0.01, 42)
+
+
+@pytest.mark.usefixtures("small")
+def test_the_study_resumes(tmp_path, capsys):
+    every = made_up()
+    jobs = [Job(classes=6, images=4, k=2, seed=seed) for seed in (0, 1)]
+    rivals.study(jobs, every, tmp_path, 1)
+    rows = results.select(results.read(tmp_path), dataset=rivals.DATASET)
+    assert [row["head"] for row in rows] == list(rivals.METHODS) and {row["seed"] for row in rows} == {0}
+    by_head = {row["head"]: row for row in rows}
+    assert by_head["dense"]["top1"] > 90 and by_head["dense"]["weights_per_class"] == 12
+    assert by_head["pruned, trained"]["weights_per_class"] == by_head["dka, frozen"]["weights_per_class"] == 2
+    assert by_head["dka, frozen"]["units_per_class"] <= 2 <= by_head["dka"]["units_per_class"]
+    tuning = len((tmp_path / f"{rivals.TUNING}.jsonl").read_text().splitlines())
+    rivals.study(jobs, every, tmp_path)
+    assert "2 jobs, 1 done, 1 to do now" in capsys.readouterr().out
+    again = results.select(results.read(tmp_path), dataset=rivals.DATASET)
+    assert again[: len(rows)] == rows and {row["seed"] for row in again} == {0, 1}
+    assert len((tmp_path / f"{rivals.TUNING}.jsonl").read_text().splitlines()) == tuning  # tuned once
+
+
+class Colours:
+    """Six images of one colour each, in three classes."""
+
+    def __init__(self):
+        self.targets = [0, 0, 0, 1, 1, 2]
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        return torch.full((3, 1, 1), float(index)), self.targets[index]
+
+
+def test_features_are_resumed_and_their_classes_take_turns(tmp_path, monkeypatch):
+    assert photo_features.in_turns([0, 0, 0, 1, 1, 2]) == [0, 3, 5, 1, 4, 2]
+    monkeypatch.setattr(photo_features, "BLOCK", 2)
+    monkeypatch.setattr(photo_features, "val_transform", lambda spec: None)
+    source = type("Source", (), {"spec": None, "dataset": lambda self, split, transform: Colours()})()
+    model = nn.Sequential(nn.Flatten(), dense(torch.eye(3))).eval()
+    photo_features.ensure_features(model, source, tmp_path)
+    whole = photo_features.read_features(tmp_path, "train")
+    assert whole.pooled[:, 0].tolist() == [0, 3, 5, 1, 4, 2] and whole.targets.tolist() == [0, 1, 2, 0, 1, 0]
+    (tmp_path / "train.json").write_text(json.dumps(4))  # as if it had been killed
+    assert len(photo_features.read_features(tmp_path, "train").targets) == 4
+    ran = []
+    monkeypatch.setattr(photo_features, "_pooled", lambda model, images, block: ran.append(block) or torch.ones(2, 3))
+    photo_features.ensure_features(model, source, tmp_path)
+    assert ran == [[4, 2]]
+
+
+def study_rows(gains):
+    """Rows of three seeds at the usual setting and at K = 1, in which DKA is so much better than the best mask."""
+    rows = []
+    for k, gain in gains.items():
+        for seed in range(3):
+            for head in rivals.METHODS:
+                top1 = 40 + seed + (gain + 0.1 * seed if head == "dka" else -5 if head != "elastic net, trained" else 0)
+                rows.append({**vars(Job(k=k, seed=seed)), "dataset": rivals.DATASET, "head": head, "top1": top1})
+    return rows
+
+
+@pytest.mark.parametrize(
+    "gain, verdict, shown", [(6, "pays", "6.1 ± 0.2"), (-6, "does not pay", "-5.9 ± 0.2"), (-0.1, "cannot tell", "")]
+)
+def test_the_sentence_says_what_the_rows_say(gain, verdict, shown):
+    text = rivals_report.sentence(study_rows({5: gain, 1: 3}))
+    assert text.startswith(f"**Choosing votes per image, behind frozen features: {verdict}.**")
+    assert f"(elastic net, trained): {shown}" in text and "(3 seeds)" in text
+    assert "it pays: K = 1 (3.1 ± 0.2)" in text
+
+
+def test_the_section_and_the_figure(tmp_path):
+    rows = study_rows({5: 2, 1: -4})
+    for row in rows:
+        row |= dict.fromkeys((column.metric for column in rivals_report.COLUMNS if column.metric != "top1"), 1.0)
+        row["commit"] = "abc"
+    text = rivals_report.section(rows)
+    assert (
+        "| K = 1 | 3 | 36.0 ± 2.5 | 37.1 ± 2.7 | 41.0 ± 2.5 | elastic net, trained | -3.9 ± 0.2 | does not pay |"
+        in text
+    )
+    assert "6 trainings of all heads, commit abc" in text
+    assert rivals_report.section([]) == ""
+    rivals_report.plot(tmp_path / "rivals.png", rows)
+    assert (tmp_path / "rivals.png").stat().st_size > 10_000
