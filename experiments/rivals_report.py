@@ -170,7 +170,7 @@ def plot(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     figure = Figure(figsize=(12.5, 3.6), layout="constrained", dpi=140)
     for axis, (field, (title, _)) in zip(figure.subplots(1, len(AXES)), AXES.items(), strict=True):
         by_value = along(rows, field)
-        for style, (label, name) in zip(STYLES, LINES.items(), strict=True):
+        for style, (label, name) in zip(STYLES, LINES.items(), strict=False):
             _line(axis, by_value, name, (label, *style))
         axis.set_xscale("log")
         axis.set_xticks(list(by_value), [str(value) for value in by_value])
