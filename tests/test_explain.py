@@ -160,18 +160,28 @@ def explained_at_random(names, model=None, topk=7, count=2, concept="thing"):
     return records, routes, faithfulness
 
 
+def unit_evidence(unit):
+    """What is known of a unit: some numbers, and no strip of images."""
+    known = {"ceiling": 0.5, "binds": False, "auroc": 0.9, "chance": 0.01, "threshold": None}
+    return {"unit": unit, **known, "strip": None, "tiles": 0}
+
+
 def write_report(folder, names, model=None, topk=7, count=2, concept="thing", unreadable=()):
     """All pages of `count` random images, explained by a network with random weights; returns what they show."""
     records, routes, faithfulness = explained_at_random(names, model, topk, count, concept)
     report = {
         "arch": concept,
         "topk": topk,
+        "trained_topk": topk,
         "modelfile": concept,
         "nd_result": concept,
         "dataset": concept,
         "feature_map": {"layer": "layer4", "about": "a map"},
+        "cam": "votes",
         "explain": "prediction",
         "images": records,
+        "units": [unit_evidence(unit) for unit in range(1, 513)],
+        "no_strips": None,
         "unreadable": list(unreadable),
         "validation": None,
     }
