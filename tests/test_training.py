@@ -413,7 +413,7 @@ def test_a_head_of_other_classes_names_the_data_set_that_it_fits(tree, tmp_path)
     run_train(tmp_path, "--mark", "t3", "--dataset", tree, "--finetune", places, "--epochs", 1)
     said = (tmp_path / "result/pytorch_resnet18_fc_ma_t3_tiny_places/train.log").read_text()
     assert "freshly initialised: rfc.bias, rfc.weight\n" in said
-    assert re.search(r"its head has 365 classes, tiny_places has \d+: --dataset places365 has 365\n", said)
+    assert re.search(r"its head has 365 classes, tiny_places has \d+: --dataset places365 has 365, and fits\n", said)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tree, tmp_path):
