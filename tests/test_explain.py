@@ -176,7 +176,7 @@ def write_report(folder, names, model=None, topk=7, count=2, concept="thing", un
         "modelfile": concept,
         "nd_result": concept,
         "dataset": concept,
-        "feature_map": {"layer": "layer4", "about": "a map"},
+        "feature_map": {"layer": "layer4", "about": "a map", "direct": True},
         "cam": "votes",
         "explain": "prediction",
         "images": records,
