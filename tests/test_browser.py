@@ -260,7 +260,7 @@ def test_a_link_leads_to_a_image(explanation):
     browser, _ = explanation
     browser.find_element(By.CSS_SELECTOR, "[data-search]").send_keys("no such thing")
     browser.execute_script("location.hash = '#image-9'")
-    time.sleep(0.3)
+    time.sleep(1.5)  # until the cards, which are laid out when they come into view, have their heights
     assert len(indices(browser)) == 8
     top = browser.execute_script("return document.getElementById('image-9').getBoundingClientRect().top")
     assert 0 <= top < 300

@@ -263,7 +263,7 @@ def test_every_number_of_a_card_is_in_the_json(tmp_path, topk):
         elif isinstance(data, (int, float)) and data is not True:
             known.update(f"{abs(scale * data):.{digits}f}" for scale in (1, 100) for digits in (0, 1, 2, 3))
 
-    collect(image)
+    collect([image, report["units"]])
     html = (tmp_path / "explain.html").read_text()
     article = re.sub(r"<svg.*?</svg>", "", html[html.index("<article") : html.index("</article>")], flags=re.S)
     numbers = re.findall(r"\d+\.\d+", re.sub(r"<[^>]*>", " ", article))
