@@ -19,8 +19,6 @@ COLUMNS = [
     Column("predicts as DKA, %", "dka_agreement"),
     Column("units per class", "units_per_class"),
     Column("weights per class", "weights_per_class"),
-    Column("learning rate", "lr", 4),
-    Column("epochs", "epochs", 0),
     Column("s", "seconds"),
 ]
 TITLES = {
@@ -43,6 +41,14 @@ AXES = {  # field of a job: (its name, what it is set to while another one varie
 }
 
 
+BEGINS = {  # of what is said of settings by their verdict
+    "pays": "With one of the three varied, it pays at",
+    "does not pay": "It does not pay at",
+    "cannot tell": "The rows cannot tell at",
+    "one seed": "One seed only, hence no verdict, at",
+}
+
+
 class Gain(NamedTuple):
     """What choosing per image is worth.
 
@@ -56,7 +62,9 @@ class Gain(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """'pays' or 'does not pay' if the whole interval is on one side of 0, else 'cannot tell'."""
+        """'pays' or 'does not pay' if the whole interval is on one side of 0, else 'cannot tell'; or 'one seed'."""
+        if self.points.seeds == 1:
+            return "one seed"
         return "pays" if self.points.low > 0 else "does not pay" if self.points.high < 0 else "cannot tell"
 
 
@@ -87,7 +95,7 @@ def sentence(rows: Rows) -> str:
         f"training images of each and K = {K}, DKA minus the best fixed choice of as many weights "
         f"({found.rival}): {shown(found.points, 1)} points of top-1 ({found.points.seeds} seeds)."
     ]
-    for verdict in ("pays", "does not pay", "cannot tell"):
+    for verdict, begin in BEGINS.items():
         cases = [
             f"{title} = {value} ({shown(one.points, 1)})"
             for field, (title, usual) in AXES.items()
@@ -95,7 +103,7 @@ def sentence(rows: Rows) -> str:
             if value != usual and (one := gain(own)).verdict == verdict
         ]
         if cases:
-            texts.append(f"With one of the three varied, it {verdict}: {', '.join(cases)}.".replace("it c", "we c"))
+            texts.append(f"{begin} {', '.join(cases)}.")
     return " ".join(texts)
 
 
