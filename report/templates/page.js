@@ -45,6 +45,8 @@
       select();
     }
     target.scrollIntoView();
+    // Items above it that are laid out only now have other heights than were expected.
+    requestAnimationFrame(() => requestAnimationFrame(() => target.scrollIntoView()));
   }
 
   // Enlarging: a [data-zoom] image shows one tile of a file of data-tiles tiles, data-tile; without it, all of them.
