@@ -130,7 +130,7 @@ def _live(folder: Path, pages: Pages) -> dict[str, Any] | None:
         "several": {name for name, count in times.items() if count > 1},
         "units": len(pages.units),
         "topk": live.topk,
-        "trained": pages.report["topk"],
+        "trained": pages.report["trained_topk"],
         "adjustable": live.adjustable,
         "kept": len(live.classes),
         "count": live.count,

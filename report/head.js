@@ -5,7 +5,11 @@
 "use strict";
 (() => {
   const data = headData;
-  const floats = text => new Float32Array(Uint8Array.from(atob(text), letter => letter.charCodeAt(0)).buffer);
+  const floats = text => {
+    const letters = atob(text), bytes = new Uint8Array(letters.length);
+    for (let place = 0; place < letters.length; place++) bytes[place] = letters.charCodeAt(place);
+    return new Float32Array(bytes.buffer);
+  };
   const weight = floats(data.weight), bias = floats(data.bias);
   const count = data.units.length;  // N
   const rank = data.rule === "magnitude" ? Math.abs : vote => vote;
@@ -81,6 +85,7 @@
       this.k = data.topk;
       this.silent = new Set();  // units, from 0
       this.past = [];
+      this.sliding = false;  // whether a drag of the slider has its one step in `past`
       this.table = card.querySelector("table.sum tbody");
       this.others = this.table.querySelector("[data-others]");
       this.panel = card.querySelector("[data-panel]");
@@ -115,6 +120,12 @@
       return this.change(silent);
     }
 
+    slide(k) {
+      if (!this.sliding) return this.sliding = true, this.change(this.silent, k);
+      this.k = k;
+      return this.start().then(() => this.show());
+    }
+
     undo() {
       [this.silent, this.k] = this.past.pop();
       return this.start().then(() => this.show());
@@ -146,6 +157,7 @@
       if (second !== undefined)
         set("runner-up", `${data.names[second]} ${percent(probabilities[second])}`, data.classes[second]);
       this.panel.classList.toggle("turned", data.classes[first] !== data.images[this.place]);
+      this.card.classList.toggle("changed", this.changed);
     }
 
     // The rows of the sum: silenced units struck out, and those that took their places below.
@@ -175,6 +187,7 @@
       const starts = steps.map(step => { const start = sum; sum += step; return start; });
       const ends = [0, score, ...starts, ...starts.map((start, place) => start + steps[place])];
       const low = Math.min(...ends), high = Math.max(...ends, low + 1e-9);
+      const before = votesOf(this.row, this.features);
       let far = 0;
       rows.forEach((row, place) => {
         const unit = row.dataset.unit - 1, vote = votes[unit];
@@ -183,6 +196,10 @@
         row.classList.toggle("unused", !inScore.has(unit) && !this.silent.has(unit));
         const numbers = [signed(vote), `${(inScore.has(unit) ? 100 * Math.abs(vote) / total * Math.sign(vote) : 0).toFixed(1)} %`,
           `${far.toFixed(1)} %`, `${(100 * vote / all).toFixed(1)} %`];
+        if (this.silent.has(unit)) {  // the vote that it had
+          const most = Math.max(low, Math.min(high, before[unit]));
+          return this.fill(row, [signed(before[unit]), "", "", ""], 0, most, low, high);
+        }
         this.fill(row, numbers, inScore.has(unit) ? starts[place] : 0, vote, low, high);
       });
       this.others.hidden = !rest.length;
@@ -306,18 +323,19 @@
   });
 
   document.addEventListener("input", event => {
-    if (event.target.matches("[data-k]")) cardOf(event.target).change(cardOf(event.target).silent, Number(event.target.value));
+    if (event.target.matches("[data-k]")) cardOf(event.target).slide(Number(event.target.value));
   });
   document.addEventListener("change", event => {
+    if (event.target.matches("[data-k]")) cardOf(event.target).sliding = false;
     if (event.target.matches("[data-dense]"))
       cardOf(event.target).change(cardOf(event.target).silent, event.target.checked ? count : data.topk);
   });
 
   // A link to a card, with the units that are silenced in it: #image-12?silence=44,101&k=3
   function follow() {
-    const [id, query] = decodeURIComponent(location.hash.slice(1)).split("?");
+    const [id, query] = location.hash.slice(1).split("?");
     const element = query && document.getElementById(id);
-    if (!element) return;
+    if (!element || !isCarried(element)) return;
     const asked = new URLSearchParams(query);
     const units = (asked.get("silence") || "").split(",").map(Number)
       .filter(unit => Number.isInteger(unit) && unit >= 1 && unit <= count);
@@ -327,8 +345,13 @@
     element.scrollIntoView();
   }
 
-  for (const hidden of document.querySelectorAll("[data-panel], [data-silence], [data-silence-concept]"))
-    hidden.hidden = false;
+  // Whether the page carries the weights of a card's explained class. Elsewhere nothing can be asked.
+  const isCarried = card => data.classes.includes(data.images[card.dataset.order]);
+
+  for (const card of document.querySelectorAll("article.card"))
+    if (isCarried(card))
+      for (const hidden of card.querySelectorAll("[data-panel], [data-silence], [data-silence-concept]"))
+        hidden.hidden = false;
   addEventListener("hashchange", follow);
   follow();
 })();

@@ -42,7 +42,6 @@ def write_live(
     data: dict[str, Any] = {
         "rule": live.rule,
         "topk": live.topk,
-        "trained": report["topk"],
         "adjustable": live.adjustable,
         "count": live.count,
         "classes": live.classes,

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -166,6 +167,47 @@ def test_reduced_motion(browser, report):  # noqa: F811
     assert card.find_elements(By.CSS_SELECTOR, "tr[data-entered]")
     assert not card.find_elements(By.CSS_SELECTOR, ".slides")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_drag_of_the_slider_is_one_step_back(page, report):
+    card = cards_of(page)[1]
+    slider = card.find_element(By.CSS_SELECTOR, "[data-k]")
+    slide = "arguments[0].value = arguments[1]; arguments[0].dispatchEvent(new Event('input', {bubbles: true}));"
+    for k in (6, 7, 30):
+        page.execute_script(slide, slider, k)
+    page.execute_script("arguments[0].dispatchEvent(new Event('change', {bubbles: true}))", slider)
+    assert card.find_element(By.CSS_SELECTOR, "[data-k-shown]").text == "30"
+    card.find_element(By.CSS_SELECTOR, "[data-undo]").click()
+    assert card.find_element(By.CSS_SELECTOR, "[data-k-shown]").text == "5"
+
+
+def test_a_silenced_unit_shows_the_vote_that_it_had(page, report):
+    _, record, _, _ = report
+    card, unit = cards_of(page)[2], record["images"][2]["units"][0]
+    page.execute_script(CLICK, card, [unit["unit"]])
+    assert card.find_element(By.CSS_SELECTOR, "tr.silenced .vote").text == f"+{unit['vote']:.2f}"
+
+
+def test_a_card_whose_class_the_page_does_not_carry_has_no_controls(browser, report, tmp_path):  # noqa: F811
+    folder, record, _, _ = report
+    shutil.copytree(folder, tmp_path / "copy")
+    data, explained = tmp_path / "copy" / "head_data.js", {image["explained"] for image in record["images"]}
+    lacking, kept = record["images"][0]["explained"], sorted(explained - {record["images"][0]["explained"]})
+    data.write_text(re.sub(r'"classes": \[.*?\]', f'"classes": {kept}', data.read_text()))
+    browser.get("about:blank")
+    browser.get((tmp_path / "copy" / "explain.html").as_uri() + f"#image-{record['images'][0]['index']}?silence=1,%ZZ")
+    for card, image in zip(cards_of(browser), record["images"], strict=True):
+        panel = card.find_element(By.CSS_SELECTOR, "[data-panel]")
+        assert bool(panel.get_attribute("hidden")) == (image["explained"] == lacking)
+    assert not browser.get_log("browser")
+
+
+@pytest.mark.parametrize("hash", ["#%", "#image-0?silence=%E0%A4%A", "#image-0?k=1e9&silence=,,0,999,x"])
+def test_a_broken_link_is_no_error(browser, report, hash):  # noqa: F811
+    browser.get("about:blank")
+    browser.get((report[0] / "explain.html").as_uri() + hash)
+    assert not browser.find_elements(By.CSS_SELECTOR, "tr.silenced")
+    assert not browser.get_log("browser")
 
 
 # --- the rule, without a browser ----------------------------------------------------------------------------------

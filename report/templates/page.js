@@ -35,9 +35,9 @@
     list.append(...items);
   }
 
-  // A link to an item that is filtered out shows it nevertheless.
+  // A link to an item that is filtered out shows it nevertheless. What follows a ? is for head.js.
   function reveal() {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = location.hash && document.getElementById(location.hash.slice(1).split("?")[0]);
     if (!target || !items.includes(target)) return;
     if (target.hidden) {
       search.value = "";
