@@ -180,7 +180,6 @@ from netdissect.beside import Beside, read_beside
 from netdissect.strips import StripSource, report_strips
 from report.explanations import REPLACEABLE, Pages, write_report
 from report.figures import write_figure
-from report.links import link_back
 from report.overlays import write_strip
 from report.vote_maps import vote_tiles
 from util.device import describe_device, pick_device
@@ -289,7 +288,6 @@ def main(args: argparse.Namespace) -> Report:
         evidence = validate_network(network, data, explained, options, rival)
         report = write(network, data, explained, evidence, options, beside)
         write_figure(staging / "figure.png", [(explained.records[i], explained.tiles[i]) for i in figure])
-    link_dissection(network, output)
     say(f"report: {display_path(output / 'explain.html')}")
     return report
 
@@ -485,16 +483,6 @@ def describe_units(
     for unit, count in made.items():
         records[unit] = {**records[unit], "strip": f"vis/unit-{unit}.jpg", "tiles": count}
     return list(records.values()), None
-
-
-def link_dissection(network: Network, output: Path) -> None:
-    """Let Network Dissection's page of the layer, if there is one, link to the report; say so where it cannot."""
-    page = dissection_page(network, output)
-    try:
-        if page:
-            link_back(output / page, output / "explain.html")
-    except UserError as error:
-        say(f"not linked: {error}", sys.stderr)
 
 
 def dissection_page(network: Network, output: Path) -> str | None:

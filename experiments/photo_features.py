@@ -88,6 +88,6 @@ def _pooled(model: nn.Module, images: Images, numbers: list[int]) -> Tensor:
 def read_features(folder: Path, split: str) -> Features:
     """The rows of a split that are there."""
     done = _done(folder, split)
-    pooled = np.load(folder / f"{split}.npy", mmap_mode="r")[:done]
-    targets = np.load(folder / f"{split}_targets.npy")[:done]
+    pooled = np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)[:done]
+    targets = np.load(folder / f"{split}_targets.npy", allow_pickle=False)[:done]
     return Features(torch.from_numpy(pooled.astype(np.float32)), torch.from_numpy(targets))

@@ -151,6 +151,7 @@ def test_two_processes_give_the_results_of_one(snapshot, tmp_path, batch_size):
         "agreement.csv",
         "quantile.npy",
         "tally.csv",
+        "top_images.csv",
     ]
     areas = [row.auroc for row in read_agreement(tmp_path / "two" / "agreement.csv") if row.label == "beach-s"]
     assert areas and None not in areas

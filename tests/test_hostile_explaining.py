@@ -379,7 +379,7 @@ def test_hostile_names_on_terminal_page_and_figure(figures, hostile, tmp_path, m
     assert report["images"][0]["file"].endswith(".png")
     said = capsys.readouterr()
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\ud800-\udfff]", said.out + said.err)
-    assert len(said.out.splitlines()) == 5  # units, model, device, image, report
+    assert len(said.out.splitlines()) == 6  # units, model, device, image, no images of the units, report
     pages = sorted(out.rglob("*.html"))
     assert len(pages) == 4 + 3
     for page in pages:
