@@ -87,7 +87,7 @@ def get_args_parser() -> ArgumentParser:
 
 
 if __name__ == "__main__":  # --help and mistakes are answered before the imports below, which take seconds
-    run(get_args_parser().parse_args, "netdissect/main.py")
+    run(lambda: get_args_parser().parse_args(), "netdissect/main.py")
 
 import numpy as np
 import torch
