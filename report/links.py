@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from report.pages import link_to
 from util.cli import UserError
-from util.files import atomic_write, regular_file
+from util.files import regular_file
 
 _MOST_BYTES = 1 << 28  # of a page
 _PLACE = re.compile(r"<!--reports-->(.*?)<!--/reports-->", re.DOTALL)
@@ -31,22 +31,6 @@ def links(page: Path, reports: Iterable[Path]) -> Markup:
     paths = dict.fromkeys(Path(os.path.relpath(report, page.parent)).as_posix() for report in reports)
     shown = [Markup('<a href="{}">{}</a>').format(link_to(path), path) for path in paths]
     return Markup("<p>Explanations by these units: {}</p>").format(Markup(", ").join(shown)) if shown else Markup("")
-
-
-def link_back(page: Path, report: Path) -> None:
-    """Let a dissection's page link to a report, beside those that it links to already.
-
-    A page that was written without the place for it stays as it is.
-
-    Raises:
-        UserError: if it cannot be read or written.
-    """
-    text = _text(page)
-    inner = links(page, [*reports_of(page), report])
-    linked = _PLACE.sub(lambda _: f"<!--reports-->{inner}<!--/reports-->", text, count=1)
-    if linked != text:
-        with atomic_write(page) as temporary:
-            temporary.write_bytes(linked.encode(errors="surrogateescape"))
 
 
 def _text(page: Path) -> str:
