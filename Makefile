@@ -31,12 +31,14 @@ lint: $(VENV)/installed-dev  ## style, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# What a dissection leaves beside its tally, and reports read
+BESIDE := tally.csv tally.made_of.json agreement.csv chance.json quantile.npy top_images.csv
 RUN := resnet18_fc_ma_t5_mini_places
 shipped: $(VENV)/installed  ## retrain and dissect the shipped network (40 minutes on two cores)
 	$(BIN)/python train.py --mark t5 --dataset mini_places
 	$(BIN)/python -m models.export snapshot/pytorch_$(RUN)/epoch_23.pth snapshot/shipped/resnet18_d5a_mini_places.pth
 	$(BIN)/python netdissect/main.py --output_folder result/pytorch_$(RUN)/netdissect
-	cd result/pytorch_$(RUN)/netdissect && cp tally.csv tally.made_of.json agreement.csv $(CURDIR)/snapshot/shipped/
+	cd result/pytorch_$(RUN)/netdissect && cp $(BESIDE) $(CURDIR)/snapshot/shipped/
 
 PHOTOS := efficientnet_lite0_fc_ma_t5_tiny_imagenet
 SHIPPED := snapshot/shipped/photos
@@ -46,7 +48,7 @@ shipped-photos: $(VENV)/installed-photos $(CONCEPTS)  ## refit and dissect the n
 	$(BIN)/python -m models.export snapshot/pytorch_$(PHOTOS)/epoch_7.pth $(SHIPPED)/efficientnet_lite0_d5a_tiny_imagenet.pth
 	$(BIN)/python netdissect/main.py --model_file $(SHIPPED)/efficientnet_lite0_d5a_tiny_imagenet.pth --feature_names None \
 		--data_directory $(CONCEPTS) --output_folder result/pytorch_$(PHOTOS)/netdissect
-	cp $(addprefix result/pytorch_$(PHOTOS)/netdissect/,tally.csv tally.made_of.json agreement.csv) $(SHIPPED)/
+	cp $(addprefix result/pytorch_$(PHOTOS)/netdissect/,$(BESIDE)) $(SHIPPED)/
 
 $(CONCEPTS):
 	$(BIN)/python -m netdissect.broden build --recipe netdissect/dataset/recipes/photo_concepts.json --output $@

@@ -18,7 +18,7 @@ from explain.images import Answer
 from explain.records import MapScale
 
 # Perceptually uniform, and told apart by colour-blind readers: votes for the class; and where some are against it.
-PALETTES = {"votes": "viridis", "signed": "PuOr_r"}
+PALETTES = {"votes": "viridis", "signed": "PuOr"}
 _STOPS = 9  # of a legend's gradient
 _COLOUR, _GREY = 0.68, 0.32  # shares of a position's colour and of the image in grey below it
 _LUMA = np.array([0.299, 0.587, 0.114])
