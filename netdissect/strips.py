@@ -69,7 +69,7 @@ class Strips:
             large = np.stack([self._map(unit, index, side) for index in indices])  # (T, side, side)
             limit = float(self.limits[unit])
             lines = [contours(map_, limit) for map_ in large]
-            dark = darken_outside(tiles, large > limit)
+            dark = darken_outside(tiles, large > limit, divisor=4 if side == TILE else 2)
             dark, plain = (np.stack([*map(draw_contours, shown, lines)]) for shown in (dark, tiles))
             yield unit, dark, plain
 

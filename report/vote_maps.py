@@ -23,6 +23,7 @@ _STOPS = 9  # of a legend's gradient
 _COLOUR, _GREY = 0.68, 0.32  # shares of a position's colour and of the image in grey below it
 _LUMA = np.array([0.299, 0.587, 0.114])
 _LINE, _EDGE = (255, 255, 255), (0, 0, 0)
+_THICK = 2 / 224  # of a line, for an image of width 1
 _FINER = 2  # contours are drawn at so many times the size, and shrunk: smooth lines
 
 
@@ -65,11 +66,12 @@ def draw_contours(image: np.ndarray, lines: Sequence[np.ndarray]) -> np.ndarray:
     height, width = image.shape[:2]
     size = (width * _FINER, height * _FINER)
     drawn = Image.fromarray(image)
-    for colour, thick in ((_EDGE, 4), (_LINE, 2)):
+    for colour, thick in ((_EDGE, _THICK * 2), (_LINE, _THICK)):
         mask = Image.new("L", size)
         pen = ImageDraw.Draw(mask)
         for line in lines:
-            pen.line([((x + 0.5) * _FINER, (y + 0.5) * _FINER) for y, x in line], 255, thick * _FINER, "curve")
+            points = [((x + 0.5) * _FINER, (y + 0.5) * _FINER) for y, x in line]
+            pen.line(points, 255, max(1, round(thick * width * _FINER)), "curve")
         drawn.paste(colour, mask=mask.resize((width, height), Image.Resampling.BOX))
     return np.asarray(drawn)
 
