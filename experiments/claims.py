@@ -38,6 +38,7 @@ from experiments.data import StudyData, prepare
 from experiments.heads import elastic_nets
 from experiments.origin import origin
 from experiments.plan import ELASTIC_NET_C, FULL, KS, QUICK, VARIANTS, Data, Run, plan
+from explain.votes import spaced
 from loader.batches import make_loader
 from loader.datasets import DataSource
 from loader.images import val_transform
@@ -215,7 +216,7 @@ def measure_elastic_nets(one: Run, study: StudyData, work: Path) -> Iterator[dic
     """Sparse heads on the frozen features of the dense network of the same seed; k is the mean number of weights."""
     model = trained(replace(one, head="dense"), study.source, work)
     pooled, targets = features(model, study.source, "train")
-    some = measure.spaced(len(pooled), FITTED)
+    some = spaced(len(pooled), FITTED)
     val_pooled, val_targets = features(model, study.source, "val")
     about = concepts(model, study.broden)
     heads = elastic_nets(pooled[some].numpy(), targets[some].numpy(), ELASTIC_NET_C)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from experiments.heads import scores
 from explain.faithfulness import at_random, by_votes, controls
 from explain.routes import overlaps, within_and_between
 from explain.sparsity import accuracy_at, accuracy_of, compare_frozen, contributing, effective_concepts
@@ -21,6 +22,7 @@ from explain.variety import (
     route_variety,
     spatial_diversity,
 )
+from explain.votes import spaced
 from models import Head
 from models.dynamic_k import DynamicKLinear
 from models.heads import predict
@@ -94,8 +96,7 @@ def measure_head(head: Head, pooled: Tensor, targets: Tensor) -> dict[str, Any]:
             they are worth, groups of near-duplicates, mean correlation of two
         class_independence, contrastiveness: of all units that are shown
     """
-    with torch.inference_mode():
-        logits = torch.cat([head(block) for block in pooled.split(256)])  # (V, C)
+    logits = scores(head, pooled)  # (V, C)
     classes = logits.argmax(1)
     votes = votes_of(head, pooled, classes)
     shown = torch.zeros(len(pooled), pooled.shape[1] + 1, dtype=torch.bool)
@@ -149,8 +150,7 @@ def _faithfulness(head: Head, pooled: Tensor, classes: Tensor, targets: Tensor) 
 def _sparsity(head: Head, pooled: Tensor, classes: Tensor, targets: Tensor) -> dict[str, float]:
     """How few weights and votes the head needs, and whether it chooses."""
     true = targets.tolist()
-    topk = head.topk if head.topk < head.in_features else min(SHOWN, head.in_features)
-    frozen = compare_frozen(head, pooled, true, topk)
+    frozen = compare_frozen(head, pooled, true, of_dense=min(SHOWN, head.in_features))
     return {
         "top1_frozen": _percent(frozen.frozen_accuracy),
         "frozen_agreement": frozen.agreement,
@@ -175,11 +175,6 @@ def _variety(pooled: Tensor, targets: Tensor, shown: Tensor) -> dict[str, float 
 
 def _percent(share: float | None) -> float:
     return float("nan") if share is None else 100 * share
-
-
-def spaced(count: int, most: int) -> Tensor:
-    """All of `count` indices, or `most` of them, evenly spaced."""
-    return torch.linspace(0, count - 1, min(most, count)).round().long()
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from explain.records import ExplanationRecord
+from explain.votes import effective_weight, spaced
 from models.heads import Head
 
 MOST_WEIGHTS = 1_500_000  # weights that a page carries: 6 MB in float32, 8 MB in base64
@@ -27,7 +28,7 @@ class LiveHead:
 
     Attributes:
         rule: by what the K votes are chosen, a name in `RANKS`.
-        topk: K of the rule, as the network was trained; N: all votes.
+        topk: K of the rule, by which the report explains; N: all votes.
         adjustable: whether another K asks a fair question; not of a head whose choice of units is fixed.
         count: C, classes that the network knows.
         classes: R numbers of the classes whose weights are here, ascending.
@@ -62,24 +63,17 @@ def live_head(
         None if no rule gives the head's scores.
     """
     pooled = pooled.cpu().float()
-    weight, bias = effective_weight(head), head.bias.detach().cpu().float()
+    weight, bias = effective_weight(head).cpu().float(), head.bias.detach().cpu().float()
     found = _rule_of(head, weight, bias, pooled)
     if found is None:
         return None
     rule, topk = found
     classes = _classes_that_fit(records, head.out_features, most_weights // head.in_features)
     kept = torch.tensor(classes, dtype=torch.int64)
-    fixed = (
-        topk < head.in_features and int((weight != 0).sum(1).max()) <= topk
-    )  # nothing but what it has to choose from
+    # A head whose classes have no more weights than it sums does not choose.
+    fixed = topk < head.in_features and int((weight != 0).sum(1).max()) <= topk
     adjustable = topk == head.topk and not fixed
     return LiveHead(rule, topk, adjustable, head.out_features, classes, weight[kept], bias[kept], pooled)
-
-
-def effective_weight(head: Head) -> Tensor:
-    """(C, N) float32, on the CPU: the votes of features that are all 1. Weights that a head masks are 0."""
-    classes = torch.arange(head.out_features, device=head.weight.device)
-    return head.votes(torch.ones_like(head.weight), classes).detach().cpu().float()
 
 
 def rule_scores(weight: Tensor, bias: Tensor, pooled: Tensor, rule: str, topk: int) -> Tensor:
@@ -94,7 +88,7 @@ def rule_scores(weight: Tensor, bias: Tensor, pooled: Tensor, rule: str, topk: i
 
 def _rule_of(head: Head, weight: Tensor, bias: Tensor, pooled: Tensor) -> tuple[str, int] | None:
     """The first rule, and its K, that gives the head's scores of some of the images, whole and half silent."""
-    tried = pooled[torch.linspace(0, len(pooled) - 1, min(TRIED, len(pooled))).long()]
+    tried = pooled[spaced(len(pooled), TRIED)]
     silent = torch.rand(tried.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     tried = torch.cat([tried, tried.masked_fill(silent, 0.0)])
     scores = head(tried.to(head.weight.device, head.weight.dtype)).cpu().float()  # (2 * TRIED, C)

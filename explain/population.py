@@ -32,7 +32,7 @@ from explain.variety import (
     mean_where,
     route_variety,
 )
-from explain.votes import largest_votes
+from explain.votes import largest_votes, spaced
 from loader.splits import Images
 from models import Head, head_of
 from models.heads import in_blocks, predict
@@ -79,7 +79,7 @@ class Population:
         count = len(self.pooled)
         if count <= most:
             return self
-        some = torch.linspace(0, count - 1, most).round().long()
+        some = spaced(count, most)
         return replace(
             self,
             pooled=self.pooled[some],
@@ -179,8 +179,7 @@ def sparsity_record(head: Head, evidence: Evidence, routes: RoutesRecord, steps:
         steps: weights per class of a dense head that is frozen; a DKA head keeps its K.
     """
     population, silenced = evidence.population, evidence.silenced
-    topk = head.topk if head.topk < head.in_features else steps
-    found = compare_frozen(head, population.pooled, population.targets, topk)
+    found = compare_frozen(head, population.pooled, population.targets, of_dense=steps)
     frozen: FrozenRecord = {
         "topk": found.topk,
         "agreement": found.agreement,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from explain.votes import effective_weight
 from models.heads import Head, PrunedHead, StaticHead, in_blocks, predict
 
 CONTRIBUTING = 0.95  # part of a score that NCC asks for
@@ -32,7 +33,7 @@ class Frozen(NamedTuple):
     frozen_accuracy: float | None
 
 
-def compare_frozen(head: Head, pooled: Tensor, targets: Sequence[int | None], topk: int) -> Frozen:
+def compare_frozen(head: Head, pooled: Tensor, targets: Sequence[int | None], of_dense: int) -> Frozen:
     """Does choosing votes per image matter? A head against its own K largest weights per class.
 
     For a DKA head with its own K, the frozen head is static sparsity with the same weights: where both agree on all
@@ -42,8 +43,9 @@ def compare_frozen(head: Head, pooled: Tensor, targets: Sequence[int | None], to
         head: the head.
         pooled: (V, N) pooled features.
         targets: V true classes, None where unknown.
-        topk: K.
+        of_dense: K for a head that sums all votes; any other keeps its own.
     """
+    topk = head.topk if head.topk < head.in_features else of_dense
     own, frozen = predict(head, pooled), predict(StaticHead.freeze(head, topk).to(head.weight.device), pooled)
     return Frozen(topk, (own == frozen).double().mean().item(), accuracy_of(own, targets), accuracy_of(frozen, targets))
 
@@ -71,15 +73,12 @@ def accuracy_at(head: Head, pooled: Tensor, targets: Sequence[int | None], weigh
     return accuracy_of(predict(pruned, pooled), targets)
 
 
-@torch.inference_mode()
 def effective_concepts(head: Head) -> float:
     """NEC, the mean number of weights per class that are not zero (Srivastava et al. 2024, section 4).
 
     Every vote of a DKA head may be chosen, so its NEC is that of a dense head. Its K is the number per decision.
     """
-    classes = torch.arange(head.out_features, device=head.weight.device)
-    weights = head.votes(torch.ones_like(head.weight), classes)  # (C, N) a feature of 1 votes with its weight
-    return (weights != 0).sum(1).double().mean().item()
+    return (effective_weight(head) != 0).sum(1).double().mean().item()
 
 
 @torch.inference_mode()

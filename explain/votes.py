@@ -82,3 +82,14 @@ def largest_votes(head: Head, pooled: Tensor, classes: Tensor, count: int) -> tu
         votes.append(vote[:, :count].clone())  # a view would keep all N
         units.append(unit[:, :count].clone())
     return torch.cat(units), torch.cat(votes)
+
+
+def spaced(count: int, most: int) -> Tensor:
+    """All of `count` places, or `most` of them, evenly spaced: int64, ascending."""
+    return torch.linspace(0, count - 1, min(most, count)).round().long()
+
+
+@torch.inference_mode()
+def effective_weight(head: Head) -> Tensor:
+    """(C, N) the votes of features that are all 1: the head's weights, 0 where it masks them; on its device."""
+    return head.votes(torch.ones_like(head.weight), torch.arange(head.out_features, device=head.weight.device))

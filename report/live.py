@@ -43,7 +43,6 @@ def write_live(
         "rule": live.rule,
         "topk": live.topk,
         "adjustable": live.adjustable,
-        "count": live.count,
         "classes": live.classes,
         "names": [printable(class_name(classes[number])) for number in live.classes],
         "units": [printable(unit_name(unit)) for unit in units],

@@ -12,7 +12,7 @@ JPEG_QUALITY = 88
 
 
 def darken_outside(images: np.ndarray, masks: np.ndarray, divisor: int = 4) -> np.ndarray:
-    """Images (T, H, W, 3), a quarter as bright outside of bool masks (T, H, W): Network Dissection's way to show."""
+    """Images (T, H, W, 3), their values divided outside of bool masks (T, H, W): Network Dissection's way to show."""
     shown = images // divisor
     shown[masks] = images[masks]
     return shown
