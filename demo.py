@@ -156,7 +156,7 @@ from explain.inputs import (
 from explain.live import live_head
 from explain.materials import concepts_notice, images_notice, materials_shown
 from explain.naming import Names
-from explain.network import Network, load_network, note, trained_topk, with_tally
+from explain.network import Network, load_network, note, with_tally
 from explain.population import (
     MOST_SILENCED,
     Evidence,
@@ -347,13 +347,13 @@ def explain_selection(
     tiles: dict[int, list[np.ndarray]] = {}
     for subject, answer in progress(pairs, total=len(selection), desc="explain", unit="img"):
         place, overlays = len(records), f"vis/cam_{len(records)}.jpg"
-        if options.cam == "jet" or place in options.figure:
-            jet = overlay_tiles(subject.square, answer)
         if place in options.figure:
-            tiles[place] = jet
-        limits = [beside.limit(unit["unit"]) for unit in answer.record["units"]]
-        shown = jet if options.cam == "jet" else vote_tiles(subject.square, answer, limits)
-        write_strip(options.staging / overlays, shown)
+            tiles[place] = overlay_tiles(subject.square, answer)
+        if options.cam == "jet":
+            strip = tiles.get(place) or overlay_tiles(subject.square, answer)
+        else:
+            strip = vote_tiles(subject.square, answer, [beside.limit(unit["unit"]) for unit in answer.record["units"]])
+        write_strip(options.staging / overlays, strip)
         record: Any = {"file": subject.file, "index": subject.index, **answer.record, "overlays": overlays}
         records.append(record)
         pooled.append(answer.pooled)
@@ -410,12 +410,12 @@ def write(
     feature_map = network.classifier.feature_map
     routes = population_routes(network.head, evidence.population, names)
     faithfulness = measure_faithfulness(network, explained, evidence, options, routes)
-    listed = {unit["unit"] for record in explained.records for unit in record["units"]}
-    units, no_strips = describe_units(network, beside, sorted(listed | {u["unit"] for u in routes["units"]}), options)
+    numbers = {unit["unit"] for record in explained.records for unit in record["units"]}
+    units, no_strips = describe_units(network, beside, sorted(numbers | {u["unit"] for u in routes["units"]}), options)
     report: Report = {
         "arch": network.about["arch"],
         "topk": network.about["topk"],
-        "trained_topk": trained_topk(network),
+        "trained_topk": network.trained_topk,
         "modelfile": display_path(network.file),
         "nd_result": display_path(tally.file) if tally.file else None,
         "dataset": data.name,

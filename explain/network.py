@@ -45,6 +45,7 @@ class Network:
         weights: fingerprint of its weights.
         tally: names its units.
         notices: what a reader must know before trusting the names of classes and units, in sentences.
+        trained_topk: K that the network was trained with; None for a dense head, or where the snapshot does not say.
     """
 
     classifier: Classifier
@@ -53,6 +54,7 @@ class Network:
     weights: str
     tally: Tally
     notices: list[str]
+    trained_topk: int | None = None
 
     @property
     def head(self) -> Head:
@@ -82,9 +84,16 @@ def load_network(
     """
     k = parse_mark(mark) if topk is None and mark not in (None, DENSE_MARK) else topk
     model, about = load_snapshot(file, arch, k, finetune and regular_file(finetune, "snapshot"))
-    network = Network(Classifier.of(model), about, file, weights_fingerprint(model), Tally(), [])
+    trained = about["topk"] if k is None else _saved_topk(file, about)
+    network = Network(Classifier.of(model), about, file, weights_fingerprint(model), Tally(), [], trained)
     check_k(network, mark, topk)
     return network
+
+
+def _saved_topk(file: Path, about: dict[str, Any]) -> int | None:
+    """K in a snapshot with these metadata, whose `topk` may be another; None for a dense head, or if it has none."""
+    saved = read_checkpoint(file).get("topk")
+    return saved if type(saved) is int and about["topk"] is not None else None
 
 
 def with_tally(network: Network, nd_result: str | None, own_tally: Path | None) -> Network:
@@ -126,15 +135,9 @@ def check_k(network: Network, mark: str | None, topk: int | None) -> None:
             raise UserError(f"{flag}: {network.file} has a dense head, which has no K: leave {name} out")
         if k is not None and dense:
             raise UserError(f"{flag}: {network.file} has a head of K = {k}: leave {name} out")
-    trained = trained_topk(network) if named else k
-    if trained not in (None, k):
-        note(network.notices, f"K = {k}, as {named[-1][0].split()[0]} says; the network was trained with K = {trained}")
-
-
-def trained_topk(network: Network) -> int | None:
-    """K that the network was trained with; None for a dense head, or where the snapshot does not say."""
-    trained = read_checkpoint(network.file).get("topk")
-    return trained if type(trained) is int and network.about["topk"] is not None else None
+    if network.trained_topk not in (None, k):
+        flag = named[-1][0].split()[0]
+        note(network.notices, f"K = {k}, as {flag} says; the network was trained with K = {network.trained_topk}")
 
 
 def read_units(network: Network, file: Path, given: bool) -> Tally:
