@@ -1,7 +1,6 @@
 """The pages of an explanation: images, classes and their routes, units, and whether it holds."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,10 +123,8 @@ def _live(folder: Path, pages: Pages) -> dict[str, Any] | None:
     if live is None:
         return None
     names = {row["class"]: row["name"] for row in pages.routes["classes"]}
-    times = Counter(unit_name(unit) for unit in pages.units)
     return {
         "scripts": write_live(folder, live, pages.report, names, pages.units),
-        "several": {name for name, count in times.items() if count > 1},
         "units": len(pages.units),
         "topk": live.topk,
         "trained": pages.report["trained_topk"],

@@ -222,14 +222,14 @@
 
     // A row for a unit that took the place of a silenced one.
     entered(unit) {
-      const row = this.card.querySelector("template[data-row]").content.firstElementChild.cloneNode(true);
+      const row = copyOf("row").firstElementChild;
       row.dataset.unit = unit + 1;
       row.dataset.entered = "yes";
       const link = row.querySelector("a");
       link.textContent = data.units[unit];
       link.href = `units.html#unit-${unit + 1}`;
       row.querySelector("small").textContent = `unit ${unit + 1} · moved up`;
-      row.querySelector("button").dataset.silence = unit + 1;
+      row.firstElementChild.append(...hushes(unit));
       if (!still.matches) row.classList.add("slides");
       return row;
     }
@@ -289,7 +289,31 @@
     }
   }
 
-  const concept = name => [...data.units.keys()].filter(unit => data.units[unit] === name);
+  const unitsOf = Map.groupBy([...data.units.keys()], unit => data.units[unit]);
+  const concept = name => unitsOf.get(name) || [];
+  const copyOf = name => document.querySelector(`template[data-${name}]`).content.cloneNode(true);
+
+  // The buttons of a unit's row: silence it, and where several have its name, all of them.
+  function hushes(unit) {
+    const name = data.units[unit], one = copyOf("hush").firstElementChild;
+    one.dataset.silence = unit + 1;
+    one.setAttribute("aria-label", `silence unit ${unit + 1}`);
+    if (concept(name).length < 2) return [one];
+    const all = copyOf("hush").firstElementChild;
+    all.dataset.silenceConcept = name;
+    all.textContent = `all “${name}”`;
+    return [one, all];
+  }
+
+  // Give a card its buttons and tools.
+  function equip(card) {
+    for (const row of card.querySelectorAll("table.sum tr[data-unit]"))
+      row.firstElementChild.append(...hushes(row.dataset.unit - 1));
+    const panel = card.querySelector("[data-panel]");
+    panel.append(copyOf("tools"));
+    panel.querySelector("[data-link]").href = `#${card.id}`;
+    panel.hidden = false;
+  }
 
   // --- the page -----------------------------------------------------------------------------------------------------
 
@@ -349,9 +373,7 @@
   const isCarried = card => data.classes.includes(data.images[card.dataset.order]);
 
   for (const card of document.querySelectorAll("article.card"))
-    if (isCarried(card))
-      for (const hidden of card.querySelectorAll("[data-panel], [data-silence], [data-silence-concept]"))
-        hidden.hidden = false;
+    if (isCarried(card)) equip(card);
   addEventListener("hashchange", follow);
   follow();
 })();

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from explain.naming import class_name, plain_label, unit_name, unit_title
-from report.vote_maps import gradient
+from report.vote_maps import PALETTES, gradient
 from util.files import atomic_write
 from util.text import printable
 
@@ -61,6 +61,7 @@ def _environment() -> Environment:
     )
     for name, file in (("style", "style.css"), ("script", "page.js"), ("matrix_script", "matrix.js")):
         environment.globals[name] = Markup((_TEMPLATES / file).read_text(encoding="utf-8"))
+    environment.globals["palettes"] = list(PALETTES)
     return environment
 
 

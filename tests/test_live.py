@@ -81,6 +81,12 @@ def cards_of(page):
     return page.find_elements(By.CSS_SELECTOR, "article.card")
 
 
+def test_a_report_of_2000_images_stays_under_25_megabytes(report):
+    page = (report[0] / "explain.html").read_bytes()
+    cards = page.rindex(b"</article>") - page.index(b"<article")
+    assert len(page) - cards + 2000 * cards / IMAGES < 25e6
+
+
 SET_K = """const [card, k] = arguments, slider = card.querySelector("[data-k]");
 slider.value = k; slider.dispatchEvent(new Event("input", {bubbles: true}));"""
 CLICK = "for (const number of arguments[1]) arguments[0].querySelector(`[data-silence='${number}']`).click();"
