@@ -291,7 +291,9 @@
 
   const unitsOf = Map.groupBy([...data.units.keys()], unit => data.units[unit]);
   const concept = name => unitsOf.get(name) || [];
-  const copyOf = name => document.querySelector(`template[data-${name}]`).content.cloneNode(true);
+  const templates = {};  // found once: the page may be long
+  for (const name of ["tools", "hush", "row"]) templates[name] = document.querySelector(`template[data-${name}]`).content;
+  const copyOf = name => templates[name].cloneNode(true);
 
   // The buttons of a unit's row: silence it, and where several have its name, all of them.
   function hushes(unit) {
