@@ -370,7 +370,7 @@ def test_tensorboard(tree, tmp_path):
     (line,) = runs.read_epochs(results)
     assert set(events.Tags()["scalars"]) == set(line) - {"epoch"}
     (point,) = events.Scalars("val_loss")
-    assert (point.step, point.value) == (0, pytest.approx(line["val_loss"]))
+    assert (point.step, point.value) == (1, pytest.approx(line["val_loss"]))
 
 
 def test_the_linear_scaling_of_the_learning_rate(tree, tmp_path):

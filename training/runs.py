@@ -331,15 +331,18 @@ def write_curves(path: Path, epochs: list[EpochRecord]) -> None:
 
 @contextmanager
 def scalar_writer(results: Path, before: int) -> Iterator[Callable[[EpochRecord], None]]:
-    """Yields a function that writes an epoch's numbers for TensorBoard, into the run's tensorboard/."""
+    """Yields a function that writes an epoch's numbers for TensorBoard, into the run's tensorboard/.
+
+    Steps are epochs from 1, as people count them. Those after the first `before`, of an earlier start, are dropped.
+    """
     from torch.utils.tensorboard import SummaryWriter  # not among the requirements
 
-    with SummaryWriter(str(results / "tensorboard"), purge_step=before) as writer:
+    with SummaryWriter(str(results / "tensorboard"), purge_step=before + 1) as writer:
 
         def write(line: EpochRecord) -> None:
             for name, value in line.items():
                 if name != "epoch":
-                    writer.add_scalar(name, value, line["epoch"])
+                    writer.add_scalar(name, value, line["epoch"] + 1)
             writer.flush()
 
         yield write
