@@ -2,8 +2,8 @@
 
     python3 docs/make_screenshots.py         # needs requirements-dev.txt, and Debian's chromium and chromium-driver
 
-Writes beside this file: report.jpg, an explained photograph (scikit-image's `chelsea`, by Stéfan van der Walt, CC0),
-and of the embedded scenes routes.jpg and faithfulness.jpg.
+Writes beside this file: report.webp, an explained photograph (scikit-image's `chelsea`, by Stéfan van der Walt, CC0)
+whose units are silenced, and of the embedded scenes routes.jpg and faithfulness.jpg.
 """
 
 import io
@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -28,12 +29,15 @@ from loader.photographs import copy_photographs
 PHOTOGRAPH = "chelsea.png"
 # By the report: file, page, the element that is shown, and the window's width and height in pixels.
 SHOTS = {
-    "photograph": [("report.jpg", "explain.html", "article.card", (1290, 2000))],
+    "photograph": [("report.webp", "explain.html", "article.card", (1060, 1120))],
     "scenes": [
         ("routes.jpg", "classes.html", ".matrix", (1290, 1100)),
         ("faithfulness.jpg", "faithfulness.html", "main", (1000, 1200)),
     ],
 }
+SHOWN_WIDTH = 900  # of the animation, pixels
+HOLD, STEP = 1500, 90  # milliseconds that a state is shown, and that a frame of its change is
+MOVING = 5  # frames of a change
 FLAGS = (
     "headless",
     "no-sandbox",
@@ -71,10 +75,38 @@ def main() -> None:
                 shown = browser.find_element(By.CSS_SELECTOR, element)
                 browser.execute_script("arguments[0].scrollIntoView()", shown)
                 time.sleep(0.5)  # what was out of view is laid out now
-                shot = shown.screenshot_as_png
-                Image.open(io.BytesIO(shot)).convert("RGB").save(HERE / file, quality=88)
+                if file.endswith(".webp"):
+                    animate(browser, shown, HERE / file)
+                else:
+                    photograph(shown).save(HERE / file, quality=88)
         finally:
             browser.quit()
+
+
+def photograph(element: WebElement) -> Image.Image:
+    """What an element looks like."""
+    return Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB")
+
+
+def animate(browser: webdriver.Chrome, card: WebElement, path: Path) -> None:
+    """Silence a card's largest vote, and then all units of its concept, as a reader of the page sees it."""
+    row = card.find_element(By.CSS_SELECTOR, "table.sum tr[data-unit]")
+    frames, times = [window(browser)], [2 * HOLD]
+    for control in ("[data-silence]", "[data-silence-concept]"):
+        browser.execute_script("arguments[0].click()", row.find_element(By.CSS_SELECTOR, control))
+        for _ in range(MOVING):
+            frames.append(window(browser))
+            times.append(STEP)
+        time.sleep(0.5)
+        frames.append(window(browser))
+        times.append(2 * HOLD)
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=times, loop=0, quality=70, method=4)
+
+
+def window(browser: webdriver.Chrome) -> Image.Image:
+    """What the window shows."""
+    whole = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    return whole.resize((SHOWN_WIDTH, round(whole.height * SHOWN_WIDTH / whole.width)), Image.Resampling.LANCZOS)
 
 
 if __name__ == "__main__":

@@ -185,9 +185,10 @@
       const steps = [...parts, restSum, bias[this.row]];
       let sum = 0;
       const starts = steps.map(step => { const start = sum; sum += step; return start; });
-      const ends = [0, score, ...starts, ...starts.map((start, place) => start + steps[place])];
-      const low = Math.min(...ends), high = Math.max(...ends, low + 1e-9);
       const before = votesOf(this.row, this.features);
+      const silenced = rows.map(row => row.dataset.unit - 1).filter(unit => this.silent.has(unit)).map(unit => before[unit]);
+      const ends = [0, score, ...starts, ...starts.map((start, place) => start + steps[place]), ...silenced];
+      const low = Math.min(...ends), high = Math.max(...ends, low + 1e-9);
       let far = 0;
       rows.forEach((row, place) => {
         const unit = row.dataset.unit - 1, vote = votes[unit];
@@ -196,10 +197,8 @@
         row.classList.toggle("unused", !inScore.has(unit) && !this.silent.has(unit));
         const numbers = [signed(vote), `${(inScore.has(unit) ? 100 * Math.abs(vote) / total * Math.sign(vote) : 0).toFixed(1)} %`,
           `${far.toFixed(1)} %`, `${(100 * vote / all).toFixed(1)} %`];
-        if (this.silent.has(unit)) {  // the vote that it had
-          const most = Math.max(low, Math.min(high, before[unit]));
-          return this.fill(row, [signed(before[unit]), "", "", ""], 0, most, low, high);
-        }
+        if (this.silent.has(unit))  // the vote that it had
+          return this.fill(row, [signed(before[unit]), "", "", ""], 0, before[unit], low, high);
         this.fill(row, numbers, inScore.has(unit) ? starts[place] : 0, vote, low, high);
       });
       this.others.hidden = !rest.length;
