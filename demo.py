@@ -6,7 +6,7 @@
     python3 demo.py --images 10012,28993                         # these validation images
     python3 demo.py --topk 3                                     # sum the 3 largest votes instead of the trained K
     python3 demo.py --explain target                             # the votes for the true class
-    python3 demo.py --compare dense.pth                          # beside another network's top votes: does it hold?
+    python3 demo.py --compare dense.pth                          # beside another network's explanations
 
 Writes explain.html (images), classes.html, class/, units.html (routes), faithfulness.html, the data of each in
 explain.json, routes.json and faithfulness.json, and figure.png and .pdf, into result/pytorch_{arch}_{mark}_{dataset}/,
@@ -20,7 +20,7 @@ import argparse
 from pathlib import Path
 
 import settings
-from util.cli import ArgumentParser, UserError, check_ranges, default_workers, run
+from util.cli import ArgumentParser, UserError, add_dataset_flags, check_ranges, default_workers, run
 
 ROOT = Path(__file__).resolve().parent
 VAL_BATCH = 64
@@ -52,21 +52,16 @@ def add_model_arguments(parser: ArgumentParser) -> None:
         "--nd_result", metavar="CSV", help="tally.csv of netdissect/main.py for this snapshot (default: the run's)"
     )
     group.add_argument(
-        "--compare", metavar="PTH", help="another network (a dense one, say) for faithfulness.html (default: none)"
+        "--compare",
+        metavar="PTH",
+        help="snapshot of another network of the same classes, a dense one, say: shown beside it (default: none)",
     )
 
 
 def add_data_arguments(parser: ArgumentParser) -> None:
     """Which images are explained."""
     group = parser.add_argument_group("data")
-    group.add_argument(
-        "--dataset",
-        metavar="NAME|DIR",
-        help=f"{', '.join(settings.DATASETS)}, or a folder with train/ and val/ (default: as the snapshot says)",
-    )
-    group.add_argument(
-        "--data", metavar="DIR", help="folder that holds the data sets, or the data set's own (default: data/)"
-    )
+    add_dataset_flags(group, settings.DATASETS, default="as the snapshot says")
     group.add_argument(
         "--images",
         nargs="+",
@@ -134,15 +129,12 @@ if __name__ == "__main__":  # --help and mistakes are answered before the import
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from explain.drawing import MOST_UNITS, overlay_tiles
-from explain.faithfulness import MOST_STEPS, ablation_records, by_votes, faithfulness_record
-from explain.images import explain_subjects
+from explain.drawing import MOST_UNITS
+from explain.faithfulness import MOST_STEPS, ablation_records, by_votes
 from explain.inputs import (
     Asked,
     Data,
@@ -156,137 +148,92 @@ from explain.inputs import (
 from explain.live import live_head
 from explain.materials import concepts_notice, images_notice, materials_shown
 from explain.naming import Names
-from explain.network import Network, load_network, note, with_tally
+from explain.network import Network, load_compared, load_network, note, with_tally
 from explain.population import (
     MOST_SILENCED,
     Evidence,
-    Population,
-    add_variety,
+    measure_faithfulness,
     population_routes,
     silence,
     silence_all,
-    sparsity_record,
-    unit_correlations,
     validate,
-    variety_record,
 )
-from explain.records import FaithfulnessRecord, ImageRecord, Report, RoutesRecord, UnitEvidence, Unreadable
-from explain.subjects import Selection, find_files, shown_size
+from explain.records import ComparedNetwork, MapRecord, Report, UnitEvidence
+from explain.subjects import Selection, find_files
 from explain.terms import log_line
 from loader.batches import make_loader
-from models import DENSE_MARK, head_of, load_snapshot, mark_of, parse_mark, run_name
+from models import DENSE_MARK, mark_of, parse_mark, run_name
 from models.backbones import check_arch
 from netdissect.beside import Beside, read_beside
 from netdissect.strips import StripSource, report_strips
+from report.explained import Explained, Options, Overlays, add_compared, explain_selection
 from report.explanations import REPLACEABLE, Pages, write_report
 from report.figures import write_figure
-from report.overlays import write_strip
-from report.vote_maps import vote_tiles
 from util.device import describe_device, pick_device
 from util.files import display_path, lock_folder, regular_file, staged
-from util.progress import progress
 from util.text import say
 
 
 @dataclass(frozen=True)
-class Options:
-    """How images are explained.
+class Loaded:
+    """A network, ready to explain and to be tested.
 
     Attributes:
-        topn: votes listed per image.
-        steps: units that are silenced per image, at most.
-        cam: 'votes' or 'jet': what the maps of the pages show.
-        target: explain the true class instead of the predicted one.
-        no_val: leave the validation out.
-        figure: places of the images that figure.png shows.
-        data: folders that may hold the images of which a tally was made.
-        compare: path of the network to compare with, for people; None without one.
-        workers: image loading processes.
-        output: the folder that gets the report.
-        staging: the folder in which its files are written until all of them are there.
+        network: on its device.
+        data: the images, at the size of its input.
+        loader: batches of the validation images; None if there are none, or the user leaves them out.
+        beside: what lies beside its tally.
     """
 
-    topn: int
-    steps: int
-    cam: str
-    target: bool
-    no_val: bool
-    figure: list[int]
-    data: list[Path]
-    compare: str | None
-    workers: int
-    output: Path
-    staging: Path
+    network: Network
+    data: Data
+    loader: DataLoader | None
+    beside: Beside
 
 
 @dataclass(frozen=True)
-class Explained:
-    """Explained images.
+class Folders:
+    """Where the report comes from and goes to.
 
     Attributes:
-        records: their entries in explain.json.
-        population: the same images, for routes and faithfulness.
-        tiles: of the images that figure.png shows, by their place in `records`: the image and its overlays.
-        unreadable: files that were left out.
+        output: the folder that gets the report.
+        staging: the folder in which its files are written until all of them are there.
+        data: folders that may hold the images of which a tally was made.
     """
 
-    records: list[ImageRecord]
-    population: Population
-    tiles: dict[int, list[np.ndarray]]
-    unreadable: list[Unreadable]
+    output: Path
+    staging: Path
+    data: list[Path]
 
 
 def main(args: argparse.Namespace) -> Report:
     """Explain as the paper does: load, explain, validate, write. Returns explain.json's content."""
     check_args(args)
     device = pick_device(args.device)
-
-    # Load: the network, what its units respond to, and the images
     files = find_files(args.image or [])
     images, places = listed(args.images), listed(args.figure)
     asked = Asked(args.modelfile, args.arch, args.mark, args.dataset, args.data, images, bool(args.image))
-    choice = find_snapshot(asked)
-    network = load_network(choice.file, args.arch, args.mark, args.finetune, args.topk)
-    network = with_tally(network, args.nd_result, choice.tally)
-    if choice.why:
-        say(f"why this model: {choice.why}")
-    say(f"device: {describe_device(device)}")
-    network.model.to(device)
-    data = find_data(args.dataset, args.data, network.about, names_only=asked.own_only)
-    note(network.notices, check_classes("the snapshot", network.about, data))
-    rival = load_rival(args.compare, network, data, device) if args.compare else None
-    selection = select_images(data, images, files)
-    trained_on = network.about.get("dataset")
-    note(network.notices, images_notice(trained_on, materials_shown(data, selection)))
-    note(network.notices, concepts_notice(trained_on, network.tally.made_of))
-    figure = pick_figure(places, len(selection))
-    output = Path(args.output) if args.output else output_folder(network, data, asked, args.topk)
-    compared = args.compare and display_path(args.compare)
+
+    ours = load(args, asked, device)
+    theirs = load_other(args, asked, ours, device) if args.compare else None
+    selection = select_images(ours.data, images, files)
+    note_materials(ours, selection)
+    options = Options(args.topn, args.cam, args.explain == "target", pick_figure(places, len(selection)))
+    # The chosen units are silenced, or of a dense head those that are listed.
+    steps = min(ours.network.about["topk"] or args.topn, MOST_STEPS)
+    output = Path(args.output) if args.output else output_folder(ours, asked, args.topk)
 
     with lock_folder(output, name=LOCK), staged(output, REPLACEABLE) as staging:
-        # The chosen units are silenced, or of a dense head those that are listed.
-        steps = min(network.about["topk"] or args.topn, MOST_STEPS)
-        target, roots = args.explain == "target", [Path(args.data)] if args.data else []
-        options = Options(
-            args.topn,
-            steps,
-            args.cam,
-            target,
-            args.no_val,
-            figure,
-            [*roots, ROOT / settings.DATA_ROOT],
-            compared,
-            args.workers,
-            output,
-            staging,
-        )
-        beside = read_beside(network.tally.file) if network.tally.file else Beside()
-        for fault in beside.faults:
-            note(network.notices, fault)
-        explained = explain_selection(network, data, selection, options, beside)
+        folders = Folders(output, staging, [*([Path(args.data)] if args.data else []), ROOT / settings.DATA_ROOT])
+        explained = explain(ours, selection, options, steps, staging)
         figure = pick_figure(places, len(explained.records))  # some files may have been unreadable
-        evidence = validate_network(network, data, explained, options, rival)
-        report = write(network, data, explained, evidence, options, beside)
+        evidence = validate_network(ours, explained, options, steps)
+        compared = None
+        if theirs:
+            overlays = Overlays(staging, "beside", theirs.beside)
+            add_compared(explained, theirs.network, theirs.data, selection, options, overlays)
+            compared = compare(theirs, explained, evidence, options, steps)
+        report = write(ours, explained, evidence, options, folders, compared)
         write_figure(staging / "figure.png", [(explained.records[i], explained.tiles[i]) for i in figure])
     say(f"report: {display_path(output / 'explain.html')}")
     return report
@@ -295,23 +242,63 @@ def main(args: argparse.Namespace) -> Report:
 # --- load ---------------------------------------------------------------------------------------------------------
 
 
-def load_rival(path: str, network: Network, data: Data, device: torch.device) -> nn.Module:
-    """The network of --compare. Raises UserError if its classes are not the data set's."""
-    rival, about = load_snapshot(regular_file(path, "snapshot"))
-    note(network.notices, check_classes("the snapshot of --compare", about, data))
-    return rival.to(device)
+def load(args: argparse.Namespace, asked: Asked, device: torch.device) -> Loaded:
+    """The network to explain, what its units respond to, and its data set."""
+    choice = find_snapshot(asked)
+    network = load_network(choice.file, args.arch, args.mark, args.finetune, args.topk)
+    network = with_tally(network, args.nd_result, choice.tally)
+    if choice.why:
+        say(f"why this model: {choice.why}")
+    say(f"device: {describe_device(device)}")
+    data = find_data(args.dataset, args.data, network.about, names_only=asked.own_only)
+    note(network.notices, check_classes("the snapshot", network.about, data))
+    return ready(network, data, args, device)
 
 
-def output_folder(network: Network, data: Data, asked: Asked, topk: int | None) -> Path:
+def load_other(args: argparse.Namespace, asked: Asked, ours: Loaded, device: torch.device) -> Loaded:
+    """The network of --compare, and the same data set at its size; its notices are added to those of the report.
+
+    Raises:
+        UserError: if its classes are not the data set's.
+    """
+    network, notices = load_compared(regular_file(args.compare, "snapshot")), ours.network.notices
+    note(notices, check_classes("the snapshot of --compare", network.about, ours.data))
+    about = {**ours.network.about, "size": network.about.get("size")}
+    data = find_data(args.dataset, args.data, about, names_only=asked.own_only)
+    loaded = ready(network, data, args, device)
+    for notice in network.notices:
+        notices.append(f"{display_path(network.file)}: {notice}")
+    return loaded
+
+
+def ready(network: Network, data: Data, args: argparse.Namespace, device: torch.device) -> Loaded:
+    """A network on its device, batches of its validation images, and what lies beside its tally."""
+    network.model.to(device)
+    beside = read_beside(network.tally.file) if network.tally.file else Beside()
+    for fault in beside.faults:
+        note(network.notices, fault)
+    note(network.notices, concepts_notice(network.about.get("dataset"), network.tally.made_of))
+    val_set = None if args.no_val else data.val_set
+    loader = None if val_set is None else make_loader(val_set, VAL_BATCH, args.workers, device)
+    return Loaded(network, data, loader, beside)
+
+
+def note_materials(ours: Loaded, selection: Selection) -> None:
+    """Note whether the images are photographs, and the network was trained on drawn scenes, or the reverse."""
+    network = ours.network
+    note(network.notices, images_notice(network.about.get("dataset"), materials_shown(ours.data, selection)))
+
+
+def output_folder(ours: Loaded, asked: Asked, topk: int | None) -> Path:
     """result/pytorch_{arch}_{mark}_{dataset}/, the run's, or result/own_images/ if the user's own are among them.
 
     With --topk the mark is that of the asked K, so that the report of the K that was trained stays.
     """
-    results, about = ROOT / settings.RESULT_ROOT, network.about
+    results, about = ROOT / settings.RESULT_ROOT, ours.network.about
     if asked.image:
         return results / settings.OWN_IMAGES
     mark = asked.mark if asked.mark and topk is None else mark_of(about["topk"])
-    return results / run_name(about["arch"], mark, data.name)
+    return results / run_name(about["arch"], mark, ours.data.name)
 
 
 def listed(words: list[str] | None) -> str | None:
@@ -322,96 +309,99 @@ def listed(words: list[str] | None) -> str | None:
 # --- explain ------------------------------------------------------------------------------------------------------
 
 
-def explain_selection(
-    network: Network, data: Data, selection: Selection, options: Options, beside: Beside
-) -> Explained:
-    """Explain images as they are read, and write their overlays, vis/cam_<i>.jpg.
-
-    Args:
-        network: to explain.
-        data: whose classes it predicts.
-        selection: the images.
-        options: how.
-        beside: what lies beside the tally: thresholds of the units.
+def explain(ours: Loaded, selection: Selection, options: Options, steps: int, staging: Path) -> Explained:
+    """Explain the images and silence up to `steps` units of each, and say what was found.
 
     Raises:
         UserError: if no image can be read.
     """
-    names = Names(data.classes, network.tally.concepts)
-    unreadable: list[Unreadable] = []
-    side = shown_size(data.spec.size, tiles=1 + options.topn)
-    subjects = selection.read(data.spec, side, unreadable)
-    pairs = explain_subjects(network.classifier, subjects, names, options.topn, options.target)
-    records: list[ImageRecord] = []
-    pooled: list[Tensor] = []
-    tiles: dict[int, list[np.ndarray]] = {}
-    for subject, answer in progress(pairs, total=len(selection), desc="explain", unit="img"):
-        place, overlays = len(records), f"vis/cam_{len(records)}.jpg"
-        if place in options.figure:
-            tiles[place] = overlay_tiles(subject.square, answer)
-        if options.cam == "jet":
-            strip = tiles.get(place) or overlay_tiles(subject.square, answer)
-        else:
-            strip = vote_tiles(subject.square, answer, [beside.limit(unit["unit"]) for unit in answer.record["units"]])
-        write_strip(options.staging / overlays, strip)
-        record: Any = {"file": subject.file, "index": subject.index, **answer.record, "overlays": overlays}
-        records.append(record)
-        pooled.append(answer.pooled)
-    if not records:
-        raise UserError(unreadable[0]["reason"])
-    for lost in unreadable:
+    explained = explain_selection(ours.network, ours.data, selection, options, Overlays(staging, "cam", ours.beside))
+    for lost in explained.unreadable:
         say(f"left out: {lost['reason']}", sys.stderr)
-    population = Population.of_explained(records, pooled)
-    curves = silence(network.head, population, options.steps)
-    for record, ablation in zip(records, ablation_records(*curves, data.classes), strict=True):
+    curves = silence(ours.network.head, explained.population, steps)
+    ablations = ablation_records(*curves, ours.data.classes)
+    for record, ablation in zip(explained.records, ablations, strict=True):
         record["ablation"] = ablation
         say(log_line(record, record["file"]))
-    return Explained(records, population, tiles, unreadable)
+    return explained
 
 
 # --- validate -----------------------------------------------------------------------------------------------------
 
 
-def validate_network(
-    network: Network, data: Data, explained: Explained, options: Options, rival: nn.Module | None
-) -> Evidence:
+def validate_network(ours: Loaded, explained: Explained, options: Options, steps: int) -> Evidence:
     """Accuracy, and whether the explanations hold: over the validation images, or over the explained ones only.
 
     Args:
-        network: to test.
-        data: whose validation images.
-        explained: images, if there are no validation images or the options leave them out.
+        ours: the network to test.
+        explained: images, if there are no validation images or the user leaves them out.
         options: how.
-        rival: another network, whose largest votes are silenced too.
+        steps: units that are silenced per image, at most.
     """
     validation, population = None, explained.population
-    loader = None
-    if data.val_set is not None and not options.no_val:
-        loader = make_loader(data.val_set, VAL_BATCH, options.workers, network.head.weight.device)
-        validation, population = validate(network.model, loader, options.target)
+    if ours.loader is not None:
+        validation, population = validate(ours.network.model, ours.loader, options.target)
         say("validation: top-1 {top1:.2f} %, top-5 {top5:.2f} %, {count} images".format(**validation))
     silenced = population.spaced(MOST_SILENCED)
-    methods = silence_all(network.head, silenced, options.steps)
-    if rival and loader:
-        theirs = validate(rival, loader)[1].spaced(MOST_SILENCED)
-        name = f"{options.steps} largest votes of {options.compare}"
-        methods[name] = by_votes(head_of(rival), theirs.pooled, theirs.explained, options.steps)
-    return Evidence(validation, population, silenced, methods)
+    return Evidence(validation, population, silenced, silence_all(ours.network.head, silenced, steps))
+
+
+def compare(theirs: Loaded, explained: Explained, evidence: Evidence, options: Options, steps: int) -> ComparedNetwork:
+    """Test the network of --compare as well; its largest votes are silenced too, and added to the evidence.
+
+    Args:
+        theirs: the network.
+        explained: images, with what both networks say of them.
+        evidence: of the report's network.
+        options: how.
+        steps: units that are silenced per image, at most.
+
+    Returns:
+        what explain.json says of it.
+    """
+    network, validation, agreement = theirs.network, None, None
+    agreeing = sum(record["compared"]["agree"] for record in explained.records)
+    say(f"compared: both networks agree on {agreeing} of {len(explained.records)} images")
+    if theirs.loader is not None:
+        validation, population = validate(network.model, theirs.loader, options.target)
+        agreement = (population.predictions == evidence.population.predictions).double().mean().item()
+        say(f"compared: top-1 {validation['top1']:.2f} %; both agree on {100 * agreement:.2f} % of the images")
+        silenced = population.spaced(MOST_SILENCED)
+        name = f"{steps} largest votes of {display_path(network.file)}"
+        evidence.methods[name] = by_votes(network.head, silenced.pooled, silenced.explained, steps)
+    return {
+        "arch": network.about["arch"],
+        "topk": network.about["topk"],
+        "trained_topk": network.trained_topk,
+        "modelfile": display_path(network.file),
+        "nd_result": display_path(network.tally.file) if network.tally.file else None,
+        "feature_map": map_record(network),
+        "weights": network.weights,
+        "size": theirs.data.spec.size,
+        "agreeing": agreeing,
+        "validation": validation,
+        "agreement": agreement,
+    }
 
 
 # --- write --------------------------------------------------------------------------------------------------------
 
 
 def write(
-    network: Network, data: Data, explained: Explained, evidence: Evidence, options: Options, beside: Beside
+    ours: Loaded,
+    explained: Explained,
+    evidence: Evidence,
+    options: Options,
+    folders: Folders,
+    compared: ComparedNetwork | None,
 ) -> Report:
     """Write all pages and their JSON. Returns explain.json's content."""
-    names, tally = Names(data.classes, network.tally.concepts), network.tally
-    feature_map = network.classifier.feature_map
+    network, data, tally = ours.network, ours.data, ours.network.tally
+    names = Names(data.classes, tally.concepts)
     routes = population_routes(network.head, evidence.population, names)
-    faithfulness = measure_faithfulness(network, explained, evidence, options, routes)
+    faithfulness = measure_faithfulness(network.head, evidence, explained.records, routes)
     numbers = {unit["unit"] for record in explained.records for unit in record["units"]}
-    units, no_strips = describe_units(network, beside, sorted(numbers | {u["unit"] for u in routes["units"]}), options)
+    units, no_strips = describe_units(ours, sorted(numbers | {u["unit"] for u in routes["units"]}), folders)
     report: Report = {
         "arch": network.about["arch"],
         "topk": network.about["topk"],
@@ -419,7 +409,7 @@ def write(
         "modelfile": display_path(network.file),
         "nd_result": display_path(tally.file) if tally.file else None,
         "dataset": data.name,
-        "feature_map": {"layer": feature_map.layer, "about": feature_map.about, "direct": feature_map.direct},
+        "feature_map": map_record(network),
         "cam": options.cam,
         "explain": "target" if options.target else "prediction",
         "images": explained.records,
@@ -430,52 +420,44 @@ def write(
         "made_of": {"weights": network.weights, "tally": tally.made_of, "data": data_fingerprint(data)},
         "notices": network.notices,
     }
+    if compared:
+        report["compared"] = compared
     pages = Pages(
         report=report,
         routes=routes,
         faithfulness=faithfulness,
         units=[names.unit(index) for index in range(network.head.in_features)],
         threshold=settings.SCORE_THRESHOLD,
-        dissection=dissection_page(network, options.output),
+        dissection=dissection_page(network, folders.output),
         live=live_head(network.head, explained.population.pooled, explained.records),
     )
     if options.topn > MOST_UNITS:
         say(f"figure.png shows the {MOST_UNITS} largest votes of each image only")
-    write_report(options.staging, pages)
+    write_report(folders.staging, pages)
     return report
 
 
-def measure_faithfulness(
-    network: Network, explained: Explained, evidence: Evidence, options: Options, routes: RoutesRecord
-) -> FaithfulnessRecord:
-    """The content of faithfulness.json; the images' records get the variety of their units, where it is known."""
-    head, steps = network.head, options.steps
-    record = faithfulness_record(evidence.methods, evidence.silenced.images)
-    record["sparsity"] = sparsity_record(head, evidence, routes, steps)
-    correlation = unit_correlations(evidence.population)
-    if correlation is not None:
-        record["variety"] = variety_record(head, evidence.population, correlation, steps)
-        add_variety(explained.records, correlation)
-    return record
+def map_record(network: Network) -> MapRecord:
+    """Where a network's maps come from, for explain.json."""
+    found = network.classifier.feature_map
+    return {"layer": found.layer, "about": found.about, "direct": found.direct}
 
 
-def describe_units(
-    network: Network, beside: Beside, units: list[int], options: Options
-) -> tuple[list[UnitEvidence], str | None]:
+def describe_units(ours: Loaded, units: list[int], folders: Folders) -> tuple[list[UnitEvidence], str | None]:
     """What is known of units, with strips of their images in vis/; and why there are none of these, if so.
 
     Args:
-        network: whose.
-        beside: what lies beside its tally.
+        ours: whose.
         units: their numbers, from 1.
-        options: where the report goes.
+        folders: where the report goes.
     """
+    network, beside = ours.network, ours.beside
     records = {unit: beside.record(unit, settings.SCORE_THRESHOLD) for unit in units}
     if network.tally.file is None:
         return list(records.values()), None
     try:
         source = StripSource(network.tally.file, network.classifier.feature_map.layer, network.tally.made_of, beside)
-        made = report_strips(network.model, source, options.data, options.staging / "vis", units)
+        made = report_strips(network.model, source, folders.data, folders.staging / "vis", units)
     except UserError as error:
         reason = f"No images of the units are shown: {error}."
         say(reason)
@@ -499,8 +481,6 @@ def check_args(args: argparse.Namespace) -> None:
     if args.arch:
         check_arch(args.arch, f"--arch {args.arch}")
     check_ranges(args, RANGES)
-    if args.compare and (args.no_val or (args.image and not args.images)):
-        raise UserError("--compare: needs the validation images, without --no_val")
     if args.explain == "target" and args.image:
         raise UserError("--explain target: images given by --image have no true class; explain their prediction")
 

@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 
 import settings
-from util.cli import ArgumentParser, default_workers, run
+from util.cli import ArgumentParser, add_dataset_flags, default_workers, run
 
 ROOT = Path(__file__).resolve().parent
 
@@ -69,15 +69,7 @@ def add_model_arguments(parser: ArgumentParser) -> None:
 def add_data_arguments(parser: ArgumentParser) -> None:
     """Which images."""
     group = parser.add_argument_group("data")
-    group.add_argument(
-        "--dataset",
-        metavar="NAME|DIR",
-        help=f"{', '.join(settings.DATASETS)}, or a folder with train/ and val/ "
-        "(default: places365 if it is there, else mini_places)",
-    )
-    group.add_argument(
-        "--data", metavar="DIR", help="folder that holds the data sets, or the data set's own (default: data/)"
-    )
+    add_dataset_flags(group, settings.DATASETS, default="places365 if it is there, else mini_places")
     group.add_argument(
         "--size", type=int, metavar="PIXELS", help="side of the network's input (default: the data set's)"
     )

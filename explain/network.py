@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+import settings
 from explain.images import Classifier
 from explain.inputs import misfit
 from explain.naming import Concept
@@ -118,6 +119,33 @@ def with_tally(network: Network, nd_result: str | None, own_tally: Path | None) 
     if not network.classifier.feature_map.direct:
         say(f"maps: {network.classifier.feature_map.about}")
     return replace(network, tally=tally)
+
+
+def load_compared(file: Path) -> Network:
+    """The network of --compare, as its snapshot says, on the CPU; says what it is, and how its units are named.
+
+    Its tally is one that was made of it, and lies beside the snapshot or in the result folder of its run.
+
+    Raises:
+        UserError: if a file cannot be read.
+    """
+    network = load_network(file, None, None, None)
+    tally = _tally_of_run(network)
+    arch, topk = network.about["arch"], network.about["topk"]
+    named = f"units: {display_path(tally.file)}" if tally.file else "no tally of its own: units have numbers only"
+    say(f"compared with: {display_path(file)}, {arch}, K = {topk or 'all (dense head)'}; {named}")
+    return replace(network, tally=tally)
+
+
+def _tally_of_run(network: Network) -> Tally:
+    """The tally near a snapshot whose record names this network and layer; one without a record may be another's."""
+    folder = network.file.resolve().parent  # snapshot/<run>
+    results = folder.parent.parent / settings.RESULT_ROOT / folder.name
+    for file in (folder / "tally.csv", results / "netdissect" / "tally.csv"):
+        made_of = read_made_of(file) if file.is_file() else None
+        if made_of is not None and not misfit(made_of, network.weights, network.classifier.feature_map.layer):
+            return read_units(network, file, given=False)
+    return Tally()
 
 
 def check_k(network: Network, mark: str | None, topk: int | None) -> None:

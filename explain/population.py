@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from explain.faithfulness import Curves, at_random, by_votes, controls
+from explain.faithfulness import Curves, at_random, by_votes, controls, faithfulness_record
 from explain.naming import Names
 from explain.records import (
     ExplanationRecord,
+    FaithfulnessRecord,
     FrozenRecord,
     ImageRecord,
     RoutesRecord,
@@ -197,6 +198,26 @@ def sparsity_record(head: Head, evidence: Evidence, routes: RoutesRecord, steps:
         "accuracy_at_5": accuracy_at(head, population.pooled, population.targets),
         "frozen": frozen,
     }
+
+
+def measure_faithfulness(
+    head: Head, evidence: Evidence, records: Sequence[ImageRecord], routes: RoutesRecord
+) -> FaithfulnessRecord:
+    """The content of faithfulness.json.
+
+    Args:
+        head: the head.
+        evidence: the images, and their units silenced.
+        records: of the explained images; they get the variety of their units, where it is known.
+        routes: of the evidence's images.
+    """
+    record = faithfulness_record(evidence.methods, evidence.silenced.images)
+    record["sparsity"] = sparsity_record(head, evidence, routes, record["steps"])
+    correlation = unit_correlations(evidence.population)
+    if correlation is not None:
+        record["variety"] = variety_record(head, evidence.population, correlation, record["steps"])
+        add_variety(records, correlation)
+    return record
 
 
 def unit_correlations(population: Population) -> Tensor | None:

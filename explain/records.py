@@ -218,11 +218,26 @@ class ImageVariety(TypedDict):
     groups: list[list[int]]
 
 
-class _ImageVariety(TypedDict, total=False):
+class ComparedImage(Prediction, Score):
+    """What the network of --compare says of the same image; of the class that it explains itself.
+
+    Attributes:
+        agree: whether both networks predict the same class.
+        map_scale: of its listed units' vote maps; None if there are none.
+        overlays: path of the image with its maps, relative to explain.json.
+    """
+
+    agree: bool
+    map_scale: MapScale | None
+    overlays: str
+
+
+class _ImageMore(TypedDict, total=False):
     variety: ImageVariety
+    compared: ComparedImage
 
 
-class ImageRecord(ExplanationRecord, _ImageVariety):
+class ImageRecord(ExplanationRecord, _ImageMore):
     """An entry of explain.json's `images`.
 
     Attributes:
@@ -231,6 +246,7 @@ class ImageRecord(ExplanationRecord, _ImageVariety):
         overlays: path of the image with its heat maps, relative to explain.json.
         ablation: what silencing units does.
         variety: of its units; absent where there are too few images to know.
+        compared: what the network of --compare says of it; absent without one.
     """
 
     file: str
@@ -298,7 +314,36 @@ class MapRecord(TypedDict):
     direct: bool
 
 
-class Report(TypedDict):
+class ComparedNetwork(TypedDict):
+    """The network of --compare.
+
+    Attributes:
+        arch, topk, trained_topk, modelfile, nd_result, feature_map: as in `Report`.
+        weights: fingerprint of its weights.
+        size: side of its input, pixels.
+        agreeing: explained images of which both networks predict the same class.
+        validation: as in `Report`; None without validation.
+        agreement: share of the validation images of which both predict the same class, 0 to 1; None without validation.
+    """
+
+    arch: str
+    topk: int | None
+    trained_topk: int | None
+    modelfile: str
+    nd_result: str | None
+    feature_map: MapRecord
+    weights: str
+    size: int
+    agreeing: int
+    validation: dict[str, float] | None
+    agreement: float | None
+
+
+class _Compared(TypedDict, total=False):
+    compared: ComparedNetwork
+
+
+class Report(_Compared):
     """explain.json.
 
     Attributes:
@@ -318,6 +363,7 @@ class Report(TypedDict):
         validation: loss, top1, top5 (per cent), count and images_per_second; None without validation.
         made_of: which weights, tally and data.
         notices: what a reader must know before trusting the names of classes and units, in sentences.
+        compared: the network of --compare; absent without one.
     """
 
     arch: str

@@ -146,6 +146,24 @@ class ArgumentParser(argparse.ArgumentParser):
         raise UserError(message)
 
 
+def add_dataset_flags(group: argparse._ArgumentGroup, names: Iterable[str], default: str) -> None:
+    """Add --dataset and --data, which mean the same to all scripts.
+
+    Args:
+        group: of the parser.
+        names: of the data sets.
+        default: what holds without --dataset, in words.
+    """
+    group.add_argument(
+        "--dataset",
+        metavar="NAME|DIR",
+        help=f"{', '.join(names)}, or a folder with train/ and val/ (default: {default})",
+    )
+    group.add_argument(
+        "--data", metavar="DIR", help="folder that holds the data sets, or the data set's own (default: data/)"
+    )
+
+
 def run(entry: Callable[[], object], name: str) -> None:
     """Call `entry`; a UserError ends the process with `name: error: ...` and exit code 2, Ctrl-C with 130.
 
