@@ -4,7 +4,7 @@ from itertools import accumulate
 from typing import Any
 
 from explain.naming import class_name, unit_title
-from explain.records import ImageRecord, UnitVote
+from explain.records import ImageRecord, Prediction, Score, UnitVote
 from explain.terms import terms_of
 
 _LISTED_FLIPS = 3  # units named on the page because the prediction changes without them
@@ -19,12 +19,14 @@ def card(image: ImageRecord, place: int, classes: int) -> dict[str, Any]:
         classes: how many the network knows.
     """
     rivals = [class_name(side["name"]) for side in image["contest"]]
+    bars, compared = _bars(image)
     return {
         **image,
         "anchor": f"image-{image['index']}" if image["index"] is not None else f"image-file-{place}",
         "verdict": _verdict(image),
         "doubt": _doubt(image, classes),
-        **_waterfall(image),
+        **bars,
+        "compared": compared,
         "text": _search_text(image),
         "contest_title": f"Why {rivals[0]}" + (f" and not {' or '.join(rivals[1:])}?" if rivals[1:] else "?"),
         "holds": _holds(image),
@@ -32,7 +34,7 @@ def card(image: ImageRecord, place: int, classes: int) -> dict[str, Any]:
     }
 
 
-def _verdict(image: ImageRecord) -> str:
+def _verdict(image: Prediction) -> str:
     """'right', 'wrong', or '' where the true class is unknown."""
     if image["target"] is None:
         return ""
@@ -48,17 +50,27 @@ def _doubt(image: ImageRecord, classes: int) -> str:
     return f"The network is unsure: the image may show none of its {classes:,} classes."
 
 
-def _waterfall(image: ImageRecord) -> dict[str, Any]:
+def _bars(image: ImageRecord) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The bars of an image, and the card of the network of --compare with its own; both have one scale."""
+    bars, compared = _waterfall(image), image.get("compared")
+    if compared is None:
+        return bars, None
+    others = _waterfall(compared)
+    scale = {"low": min(bars["low"], others["low"]), "high": max(bars["high"], others["high"])}
+    return {**bars, **scale}, {**compared, "verdict": _verdict(compared), **others, **scale}
+
+
+def _waterfall(score: Score) -> dict[str, Any]:
     """Where each bar of the sum begins: `starts` of the listed units, `others_start`, `bias_start`; and their scale.
 
-    All bars of an image have one scale, from `low` to `high`, which holds every partial sum of its score.
+    All bars of a score have one scale, from `low` to `high`, which holds every partial sum.
     """
-    terms = terms_of(image)
+    terms = terms_of(score)
     sums = list(accumulate(terms.values, initial=0.0))
     begins = iter(sums)
-    idle = [unit["vote"] for unit in image["units"] if not unit["active"]]
+    idle = [unit["vote"] for unit in score["units"] if not unit["active"]]
     return {
-        "starts": [next(begins) if unit["active"] else 0.0 for unit in image["units"]],
+        "starts": [next(begins) if unit["active"] else 0.0 for unit in score["units"]],
         "others_start": sums[len(terms.units)],
         "bias_start": sums[-2],
         "low": min(*sums, *idle),

@@ -30,7 +30,7 @@ NAVIGATION = [
 
 
 # What lies in the folders of a report: a new report does not keep these files.
-REPLACEABLE = rf"class/[^/]+\.html|{FEATURES}/\d+\.js|vis/((cam_|unit-)\d+\.jpg|routes\.png|\.lock)"
+REPLACEABLE = rf"class/[^/]+\.html|{FEATURES}/\d+\.js|vis/((cam_|beside_|unit-)\d+\.jpg|routes\.png|\.lock)"
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@
       this.table = card.querySelector("table.sum tbody");
       this.others = this.table.querySelector("[data-others]");
       this.panel = card.querySelector("[data-panel]");
+      this.scale = (card.dataset.scale || "").split(" ").filter(Boolean).map(Number);  // of both networks of a card
       this.listed = this.table.querySelectorAll("tr[data-unit]").length;
       this.rule = {
         slider: this.panel.querySelector("[data-k]"),
@@ -187,7 +188,7 @@
       const starts = steps.map(step => { const start = sum; sum += step; return start; });
       const before = votesOf(this.row, this.features);
       const silenced = rows.map(row => row.dataset.unit - 1).filter(unit => this.silent.has(unit)).map(unit => before[unit]);
-      const ends = [0, score, ...starts, ...starts.map((start, place) => start + steps[place]), ...silenced];
+      const ends = [0, score, ...this.scale, ...starts, ...starts.map((start, place) => start + steps[place]), ...silenced];
       const low = Math.min(...ends), high = Math.max(...ends, low + 1e-9);
       let far = 0;
       rows.forEach((row, place) => {
