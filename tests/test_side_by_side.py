@@ -274,7 +274,7 @@ def test_its_units_are_named_by_a_tally_that_was_made_of_it(pair, photo, tmp_pat
     tally_of(folder, pair[0])  # another network's
     assert labels() == ({""}, None)
     html = (tmp_path / "out" / "explain.html").read_text()
-    assert re.search(r"<b class=\"faint\">unit \d+</b>", html)
+    assert re.search(r"<b class=faint>unit \d+</b>", html)
     assert "its units have numbers only" in html
 
 
