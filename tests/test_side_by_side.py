@@ -211,6 +211,7 @@ def test_own_images_need_no_data_set(pair, photo, tmp_path):
     with Image.open(tmp_path / "out" / image["compared"]["overlays"]) as strip:
         assert strip.size == (6 * 224, 224)
     html = (tmp_path / "out" / "explain.html").read_text()
+    assert html.count('<span class="badge soft">unsure</span>') == image["unsure"] + image["compared"]["unsure"]
     assert html.count('class="beside"') == 1 and f"input {THEIRS} × {THEIRS}" in html
     run_demo("--modelfile", pair[0], "--image", photo, "--output", tmp_path / "out")  # leaves nothing of it
     assert not list((tmp_path / "out" / "vis").glob("beside_*"))
