@@ -423,7 +423,7 @@ def fail(*_, **__):
     raise UserError("no more")
 
 
-@pytest.mark.parametrize("stage", ["explain_subjects", "validate_network", "write_report", "write_figure", "silence"])
+@pytest.mark.parametrize("stage", ["explain_selection", "validate_network", "write_report", "write_figure", "silence"])
 def test_a_failed_run_leaves_the_earlier_report(tree, snapshot, tmp_path, monkeypatch, said, stage):
     output = tmp_path / "out"
     (output / "netdissect").mkdir(parents=True)
