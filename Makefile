@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Checks the pages' accessibility in the browser tests (licence: MPL 2.0)
+AXE_VERSION := 4.14.1
+AXE := $(VENV)/npm/node_modules/axe-core/axe.min.js
 PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo photos test test-slow test-oldest campaign lint shipped shipped-photos clean
@@ -13,10 +16,10 @@ photos: $(VENV)/installed-photos  ## explain six photographs that the packages b
 	$(BIN)/python -m loader.photographs
 	$(BIN)/python demo.py --image data/photographs
 
-test: $(VENV)/installed-dev  ## the test suite
+test: $(VENV)/installed-dev $(AXE)  ## the test suite
 	$(BIN)/python $(PYTEST)
 
-test-slow: $(VENV)/installed-dev  ## the tests that `make test` leaves out (two minutes)
+test-slow: $(VENV)/installed-dev $(AXE)  ## the tests that `make test` leaves out (two minutes)
 	$(BIN)/python $(PYTEST) -m slow
 
 test-oldest: .venv-oldest/installed  ## the test suite with the oldest supported versions
@@ -64,6 +67,11 @@ $(VENV)/installed: requirements.txt
 $(VENV)/installed-photos: $(VENV)/installed requirements-photos.txt
 	$(BIN)/pip install --quiet --requirement requirements-photos.txt
 	touch $@
+
+$(AXE): | $(VENV)/installed-dev
+	@if command -v npm > /dev/null; then \
+		npm install --prefix $(VENV)/npm --no-audit --no-fund --ignore-scripts --silent axe-core@$(AXE_VERSION); \
+	else echo "npm is missing: the tests of accessibility by axe-core will skip"; fi
 
 $(VENV)/installed-dev: $(VENV)/installed-photos requirements-dev.txt
 	$(BIN)/pip install --quiet --requirement requirements-dev.txt

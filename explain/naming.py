@@ -65,16 +65,16 @@ def plain_label(label: str) -> str:
 
 
 def unit_name(unit: UnitRecord) -> str:
-    """The unit's concept, or 'unit 111' if it has none."""
-    return unit["label"] or f"unit {unit['unit']}"
+    """The unit's concept in running text, or 'unit 111' if it has none."""
+    return class_name(unit["label"]) or f"unit {unit['unit']}"
 
 
 def unit_title(unit: UnitRecord) -> str:
     """'windmill (unit 44)', or 'unit 44' if it has no concept."""
     number = f"unit {unit['unit']}"
-    return f"{unit['label']} ({number})" if unit["label"] else number
+    return f"{class_name(unit['label'])} ({number})" if unit["label"] else number
 
 
 def class_name(name: str) -> str:
-    """A class name in running text: underscores become spaces."""
+    """A class's or a concept's name in running text: underscores become spaces."""
     return name.replace("_", " ")

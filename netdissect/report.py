@@ -10,14 +10,14 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from explain.agreement import ceiling_binds
-from explain.naming import plain_label
+from explain.naming import class_name, plain_label
 from netdissect.broden import Broden
 from netdissect.dissect import DissectedLayer, TallyConfig
 from netdissect.strips import TILE, Strips, write_strips
 from netdissect.tally import TallyRow, interpretable, unique_detectors
 from report.links import links, reports_of
 from report.pages import write_page
-from util.plots import save_graph
+from util.plots import STYLES, save_graph
 from util.text import plain_math, printable
 
 
@@ -124,9 +124,10 @@ def detector_graph(path: Path, found: Sequence[TallyRow], categories: Sequence[s
     """
     counts = [Counter(row.label for row in found if row.category == category) for category in categories]
     groups = [sorted(count.items(), key=lambda item: (-item[1], item[0])) for count in counts]
-    labels = [plain_math(plain_label(label)) for group in groups for label, _ in group]
+    labels = [plain_math(class_name(plain_label(label))) for group in groups for label, _ in group]
     figure = Figure(figsize=(max(4, 0.19 * len(labels) + 1.2), 2.7), layout="constrained", dpi=200)
     axes = figure.subplots()
+    axes.set_prop_cycle(color=[colour for colour, _ in (*STYLES[2:], *STYLES[:2])])  # grey last
     start = 0
     for category, group in zip(categories, groups, strict=True):
         if group:

@@ -93,7 +93,7 @@ def _reasons(image: ImageRecord) -> list[dict[str, Any]]:
     reasons = []
     for group in image["variety"]["groups"] if "variety" in image else []:
         units = [listed[number] for number in group]
-        names = dict.fromkeys(unit["label"] for unit in units if unit["label"])
+        names = dict.fromkeys(class_name(unit["label"]) for unit in units if unit["label"])
         title = ", ".join(names) or "units without a name"
         reasons.append(
             {

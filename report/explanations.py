@@ -174,7 +174,8 @@ def _write_class_pages(
         routes=routes,
         files=files,
         rows=rows,
-        classes=sorted(routes["classes"], key=_is_absent),
+        classes=[row for row in routes["classes"] if not _is_absent(row)],
+        absent=[row for row in routes["classes"] if _is_absent(row)],
         columns=columns,
         matrix_rows=[
             {

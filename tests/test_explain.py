@@ -131,6 +131,11 @@ def test_a_unit_without_a_concept_is_called_by_its_number():
     assert [unit_title(unit) for unit in units] == ["thing 1 (unit 1)", "unit 2", "unit 3"]
 
 
+def test_a_concept_is_written_in_words():
+    unit = {"unit": 4, "label": "forest_path", "category": "scene", "iou": 0.1}
+    assert (unit_name(unit), unit_title(unit)) == ("forest path", "forest path (unit 4)")
+
+
 def explained_at_random(names, model=None, topk=7, count=2, concept="thing"):
     """Random images, explained by a network with random weights, and whether the explanations hold.
 
@@ -230,8 +235,9 @@ def test_classes_without_images_come_last_and_have_no_row_in_the_matrix(tmp_path
     assert sorted(re.findall(r"<li>(class .)</li>", html)) == explained
     with Image.open(tmp_path / "vis" / "routes.png") as matrix:
         assert matrix.height == len(explained)
-    listed = re.findall(r'<tr id="class-.*?data-name="(class .)"', html)
-    assert listed == [*met, *(name for name in names if name not in met)]
+    assert re.findall(r'<tr id="class-.*?data-name="(class .)"', html) == met
+    folded = html.split("<details")[1]
+    assert re.findall(r'<li id="class-.*?data-name="(class .)"', folded) == [n for n in names if n not in met]
     assert f"The {9 - len(explained)} classes that no image is explained as are left out." in html
 
 

@@ -27,7 +27,11 @@ def save_figure(figure: Figure, *paths: Path) -> None:
 
 
 def save_graph(figure: Figure, path: Path) -> str:
-    """Write a figure as `path`, an SVG, with a PNG beside it; returns the SVG for inlining in a page."""
+    """Write a figure as `path`, an SVG, with a PNG beside it.
+
+    Returns:
+        the SVG for inlining in a page: what is black takes the colour of the page's text, and the ground is the page's.
+    """
     save_figure(figure, path, path.with_suffix(".png"))
     text = path.read_text(encoding="utf-8")
-    return text[text.index("<svg") :]
+    return text[text.index("<svg") :].replace("#000000", "currentColor").replace("fill: #ffffff", "fill: none")

@@ -1,11 +1,13 @@
 // A list that can be searched, filtered and sorted, and whose images can be enlarged. All data are in the items'
 // data attributes: data-text is searched, [data-filter=x] selects by data-x, [data-sort] sorts by the attribute that
-// its value names ('-score': descending). Equal items keep the order of the file.
+// its value names ('-score': descending). Equal items keep the order of the file. A page may have several lists, one of
+// them folded in a details[data-fold]: all are searched and filtered as one, and each is sorted in itself.
 "use strict";
 (() => {
-  const list = document.querySelector("[data-list]");
-  if (!list) return;
-  const items = [...list.children];
+  const lists = [...document.querySelectorAll("[data-list]")];
+  if (!lists.length) return;
+  const items = lists.flatMap((list) => [...list.children]);
+  const folds = [...document.querySelectorAll("details[data-fold]")];
   const placeOf = new Map(items.map((item, place) => [item, place]));
   const search = document.querySelector("[data-search]");
   const filters = [...document.querySelectorAll("[data-filter]")];
@@ -13,7 +15,7 @@
   const shown = document.querySelector("[data-shown]");
 
   function select() {
-    const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = search.value.toLowerCase().split(/[\s_]+/).filter(Boolean);
     let count = 0;
     for (const item of items) {
       const text = item.dataset.text.toLowerCase();
@@ -22,17 +24,23 @@
       item.hidden = !fits;
       count += fits;
     }
+    // A folded part opens where it has what is asked for, and goes where it has nothing.
+    const asked = words.length > 0 || filters.some((filter) => filter.value);
+    for (const fold of folds) {
+      fold.hidden = !fold.querySelector("[data-list] > :not([hidden])");
+      fold.open = asked && !fold.hidden;
+    }
     shown.textContent = count === items.length ? `${count}` : `${count} of ${items.length}`;
   }
 
   function arrange() {
     const descending = sort.value.startsWith("-");
     const key = sort.value.replace(/^-/, "");
-    const value = (item) => item.dataset[key];
-    const numbers = items.every((item) => value(item) !== "" && !Number.isNaN(Number(value(item))));
+    const value = (item) => item.dataset[key] || "";
+    const numbers = items.every((item) => !Number.isNaN(Number(value(item))));
     const order = numbers ? (a, b) => value(a) - value(b) : (a, b) => value(a).localeCompare(value(b));
     items.sort((a, b) => (descending ? -1 : 1) * order(a, b) || placeOf.get(a) - placeOf.get(b));
-    list.append(...items);
+    for (const list of lists) list.append(...items.filter((item) => item.parentElement === list));
   }
 
   // A link to an item that is filtered out shows it nevertheless. What follows a ? is for head.js.
@@ -44,6 +52,8 @@
       for (const filter of filters) filter.value = "";
       select();
     }
+    const fold = target.closest("details[data-fold]");
+    if (fold) fold.open = true;
     target.scrollIntoView();
     // Items above it that are laid out only now have other heights than were expected.
     requestAnimationFrame(() => requestAnimationFrame(() => target.scrollIntoView()));
@@ -81,7 +91,11 @@
   }
 
   if (dialog) {
-    list.addEventListener("click", (event) => {
+    for (const image of document.querySelectorAll("[data-zoom]")) {
+      image.tabIndex = 0;
+      image.setAttribute("role", "button");
+    }
+    document.addEventListener("click", (event) => {
       const image = event.target.closest("[data-zoom]");
       if (!image) return;
       const box = image.getBoundingClientRect();
@@ -89,8 +103,10 @@
       const tile = Math.min(tiles - 1, Math.max(0, Math.floor((tiles * (event.clientX - box.left)) / box.width)));
       open(image, image.dataset.tile === undefined ? tile : undefined);
     });
-    list.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && event.target.matches("[data-zoom]")) open(event.target);
+    document.addEventListener("keydown", (event) => {
+      if (!["Enter", " "].includes(event.key) || !event.target.matches("[data-zoom]")) return;
+      event.preventDefault();
+      open(event.target);
     });
     dialog.addEventListener("click", () => dialog.close());
     dialog.addEventListener("keydown", (event) => {
@@ -101,16 +117,23 @@
     });
   }
 
-  // Hovering over a strip with data-hover shows that file in its place.
-  list.addEventListener("pointerover", (event) => {
-    const strip = event.target.closest("[data-hover]");
-    if (!strip || strip.dataset.rest) return;
-    strip.dataset.rest = strip.getAttribute("src");
-    strip.src = strip.dataset.hover;
-    strip.addEventListener("pointerleave", () => {
-      strip.src = strip.dataset.rest;
-      delete strip.dataset.rest;
-    }, { once: true });
+  // A strip with data-hover shows that file in its place while the pointer or the focus is on it.
+  for (const [enter, leave] of [["pointerover", "pointerleave"], ["focusin", "focusout"]]) {
+    document.addEventListener(enter, (event) => {
+      const strip = event.target.closest("[data-hover]");
+      if (!strip || strip.dataset.rest) return;
+      strip.dataset.rest = strip.getAttribute("src");
+      strip.src = strip.dataset.hover;
+      strip.addEventListener(leave, () => {
+        strip.src = strip.dataset.rest;
+        delete strip.dataset.rest;
+      }, { once: true });
+    });
+  }
+
+  // On paper, all images are in view.
+  window.addEventListener("beforeprint", () => {
+    for (const image of document.images) image.loading = "eager";
   });
 
   search.addEventListener("input", select);
