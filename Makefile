@@ -69,9 +69,8 @@ $(VENV)/installed-photos: $(VENV)/installed requirements-photos.txt
 	touch $@
 
 $(AXE): | $(VENV)/installed-dev
-	@if command -v npm > /dev/null; then \
-		npm install --prefix $(VENV)/npm --no-audit --no-fund --ignore-scripts --silent axe-core@$(AXE_VERSION); \
-	else echo "npm is missing: the tests of accessibility by axe-core will skip"; fi
+	@npm install --prefix $(VENV)/npm --no-audit --no-fund --ignore-scripts --silent axe-core@$(AXE_VERSION) \
+		|| echo "axe-core could not be installed (is npm?): the tests that need it will skip"
 
 $(VENV)/installed-dev: $(VENV)/installed-photos requirements-dev.txt
 	$(BIN)/pip install --quiet --requirement requirements-dev.txt
