@@ -15,6 +15,7 @@ from test_browser import CHROMIUM, DRIVER, browser  # noqa: F401 the fixture
 from test_explain import unit_evidence, write_report
 
 import demo
+import settings
 from netdissect import main as dissection
 from report.explanations import write_pages
 
@@ -110,6 +111,25 @@ def test_axe_finds_no_violation_where_units_are_silenced_and_images_enlarged(scr
     assert browser.find_elements(By.CSS_SELECTOR, "tr.silenced") and violations(browser) == []
     browser.find_element(By.CSS_SELECTOR, ".look [data-zoom]").click()
     assert browser.find_element(By.CSS_SELECTOR, "dialog[open]") and violations(browser) == []
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    """A report whose cards have a second network beside them; its file is the first one's, which is enough here."""
+    folder = tmp_path_factory.mktemp("compared")
+    flags = ["--images", "2", "--no_val", "--workers", "0", "--output", str(folder)]
+    demo.main(demo.get_args_parser().parse_args([*flags, "--compare", str(settings.SHIPPED_SNAPSHOT)]))
+    return folder / "explain.html"
+
+
+@needs_axe
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 420])
+def test_axe_finds_no_violation_side_by_side(screen, compared, scheme, width):
+    browser = screen(compared, width, scheme)  # noqa: F811
+    browser.execute_script(UNFOLD)
+    assert browser.find_elements(By.CSS_SELECTOR, ".beside") and violations(browser) == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
 @needs_axe
