@@ -14,6 +14,7 @@ webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.select import Select  # noqa: E402
+from selenium.webdriver.support.wait import WebDriverWait  # noqa: E402
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's chromium and chromium-driver")
@@ -74,6 +75,15 @@ def page(tmp_path_factory):
     return (folder / "layer4.html").as_uri()
 
 
+class PatientChrome(webdriver.Chrome):
+    """Chromium whose `get` returns when the page is there as a whole, also where the machine is busy."""
+
+    def get(self, url):
+        super().get(url)
+        there = "return document.readyState === 'complete' && location.href.startsWith(arguments[0])"
+        WebDriverWait(self, 60).until(lambda _: self.execute_script(there, url.split("#")[0]))
+
+
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
     options = webdriver.ChromeOptions()
@@ -93,7 +103,7 @@ def browser(tmp_path_factory):
         options.add_argument(f"--{flag}")
     options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND")  # no network
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver = PatientChrome(options=options, service=webdriver.ChromeService(DRIVER))
     yield driver
     driver.quit()
 
