@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from itertools import accumulate
 from urllib.parse import unquote
 
@@ -23,8 +24,9 @@ from models import build_model, head_of
 from models.dynamic_k import DynamicKLinear
 from report.cards import card
 from report.explanations import Pages, write_pages
-from report.figures import write_figure
+from report.figures import faithfulness_graph, write_figure
 from report.pages import file_name, plain_label
+from util.text import abridged
 
 CLASSES = ["beach", "forest_path", "street"]
 CONCEPTS = {unit: TallyRow(unit, "object", f"thing {unit}", unit / 1000, {}) for unit in range(1, 513)}
@@ -416,3 +418,17 @@ def test_file_names_of_classes():
     assert files[:4] == ["bakery_shop", "bakery_shop-2", "Bakery_shop-3", "_etc"]
     assert len({file.lower() for file in files}) == len(files)
     assert all(re.fullmatch(r"[\w-]{1,82}", file) for file in files)
+
+
+def test_a_curve_of_a_long_name_leaves_room_for_the_plot(tmp_path):
+    _, _, faithfulness = explained_at_random(CLASSES)
+    faithfulness["methods"][-1]["name"] = "5 largest votes of " + 40 * "long_folder/" + "epoch_9.pth"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Matplotlib warns where nothing is left of the axes
+        svg = faithfulness_graph(tmp_path / "graph.svg", faithfulness)
+    assert "5 largest votes of long_folder/…" in svg and "epoch_9.pth" in svg
+
+
+@pytest.mark.parametrize("length, expected", [(9, "abcdefghi"), (8, "abcd…ghi"), (5, "ab…hi"), (1, "…")])
+def test_abridged_texts_keep_beginning_and_end(length, expected):
+    assert abridged("abcdefghi", length) == expected

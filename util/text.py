@@ -21,6 +21,11 @@ def plain_math(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
+def abridged(text: str, length: int) -> str:
+    """A text of at most so many characters: of a longer one, its beginning and its end."""
+    return text if len(text) <= length else f"{text[: length // 2]}…{text[len(text) - (length - 1) // 2 :]}"
+
+
 def say(text: object, file: IO[str] | None = None) -> None:
     """Print a line, made printable, on stdout or another stream."""
     print(printable(text), file=file or sys.stdout)
