@@ -365,7 +365,7 @@ def compare(theirs: Loaded, explained: Explained, evidence: Evidence, options: O
     if theirs.loader is not None:
         validation, population = validate(network.model, theirs.loader, options.target)
         agreement = (population.predictions == evidence.population.predictions).double().mean().item()
-        say(f"compared: top-1 {validation['top1']:.2f} %; both agree on {100 * agreement:.2f} % of the images")
+        say(f"compared: top-1 {validation['top1']:.2f} %; both agree on {100 * agreement:.2f} % of the validation images")
         silenced = population.spaced(MOST_SILENCED)
         name = f"{steps} largest votes of {display_path(network.file)}"
         evidence.methods[name] = by_votes(network.head, silenced.pooled, silenced.explained, steps)
@@ -400,8 +400,8 @@ def write(
     names = Names(data.classes, tally.concepts)
     routes = population_routes(network.head, evidence.population, names)
     faithfulness = measure_faithfulness(network.head, evidence, explained.records, routes)
-    numbers = {unit["unit"] for record in explained.records for unit in record["units"]}
-    units, no_strips = describe_units(ours, sorted(numbers | {u["unit"] for u in routes["units"]}), folders)
+    shown = {unit["unit"] for record in explained.records for unit in record["units"]}
+    units, no_strips = describe_units(ours, sorted(shown | {unit["unit"] for unit in routes["units"]}), folders)
     report: Report = {
         "arch": network.about["arch"],
         "topk": network.about["topk"],
@@ -443,21 +443,22 @@ def map_record(network: Network) -> MapRecord:
     return {"layer": found.layer, "about": found.about, "direct": found.direct}
 
 
-def describe_units(ours: Loaded, units: list[int], folders: Folders) -> tuple[list[UnitEvidence], str | None]:
-    """What is known of units, with strips of their images in vis/; and why there are none of these, if so.
+def describe_units(ours: Loaded, shown: list[int], folders: Folders) -> tuple[list[UnitEvidence], str | None]:
+    """What is known of all units, with strips of images in vis/ for some; and why there are none of these, if so.
 
     Args:
         ours: whose.
-        units: their numbers, from 1.
+        shown: numbers, from 1, of the units that get a strip.
         folders: where the report goes.
     """
     network, beside = ours.network, ours.beside
-    records = {unit: beside.record(unit, settings.SCORE_THRESHOLD) for unit in units}
+    numbers = range(1, network.head.in_features + 1)
+    records = {unit: beside.record(unit, settings.SCORE_THRESHOLD) for unit in numbers}
     if network.tally.file is None:
         return list(records.values()), None
     try:
         source = StripSource(network.tally.file, network.classifier.feature_map.layer, network.tally.made_of, beside)
-        made = report_strips(network.model, source, folders.data, folders.staging / "vis", units)
+        made = report_strips(network.model, source, folders.data, folders.staging / "vis", shown)
     except UserError as error:
         reason = f"No images of the units are shown: {error}."
         say(reason)

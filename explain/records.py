@@ -357,7 +357,8 @@ class Report(_Compared):
         cam: what the maps of explain.html show: 'votes', or 'jet', the authors' heat maps.
         explain: 'prediction' or 'target': whose score is explained.
         images: one entry per explained image.
-        units: one entry per unit that is listed for an image, or is in the route of a class.
+        units: one entry per unit of the network; those that are listed for an image, or are in the route of a class,
+            have a strip.
         no_strips: why there are no images of the units, in a sentence; None if there are.
         unreadable: files that could not be read.
         validation: loss, top1, top5 (per cent), count and images_per_second; None without validation.

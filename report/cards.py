@@ -25,6 +25,7 @@ def card(image: ImageRecord, place: int, classes: int) -> dict[str, Any]:
         "anchor": f"image-{image['index']}" if image["index"] is not None else f"image-file-{place}",
         "verdict": _verdict(image),
         "doubt": _doubt(image, classes),
+        "score": _score_of_prediction(image),
         **bars,
         "compared": compared,
         "text": _search_text(image),
@@ -39,6 +40,11 @@ def _verdict(image: Prediction) -> str:
     if image["target"] is None:
         return ""
     return "right" if image["target"] == image["prediction"] else "wrong"
+
+
+def _score_of_prediction(image: ImageRecord) -> float:
+    """The score of the class that is predicted, also where another one is explained."""
+    return next(side["logit"] for side in image["contest"] if side["class"] == image["prediction"])
 
 
 def _doubt(image: ImageRecord, classes: int) -> str:
@@ -81,7 +87,7 @@ def _waterfall(score: Score) -> dict[str, Any]:
 def _search_text(image: ImageRecord) -> str:
     """What the page's search looks in: classes, file, concepts and unit numbers."""
     classes = [class_name(name) for name in (image["prediction_name"], image["target_name"] or "")]
-    return " ".join([*classes, image["file"], *(unit_title(unit) for unit in image["units"])])
+    return " ".join([*dict.fromkeys(classes), image["file"], *(unit_title(unit) for unit in image["units"])])
 
 
 def _reasons(image: ImageRecord) -> list[dict[str, Any]]:

@@ -90,6 +90,11 @@
       this.others = this.table.querySelector("[data-others]");
       this.panel = card.querySelector("[data-panel]");
       this.scale = (card.dataset.scale || "").split(" ").filter(Boolean).map(Number);  // of both networks of a card
+      this.beside = [...card.querySelectorAll(".beside tbody .bar")].map(bar => {  // the other's bars: start and end of each
+        const {left, width} = bar.firstElementChild.style, [low, high] = this.scale;
+        const value = part => low + part / 100 * (high - low);
+        return [bar, value(parseFloat(left)), value(parseFloat(left) + parseFloat(width))];
+      });
       this.listed = this.table.querySelectorAll("tr[data-unit]").length;
       this.rule = {
         slider: this.panel.querySelector("[data-k]"),
@@ -100,6 +105,7 @@
     async start() {
       const part = Math.floor(this.place / data.part), at = (this.place % data.part) * count;
       this.features = (await load(part)).subarray(at, at + count);
+      this.said ??= answer(this.features, data.topk).order[0];  // the class that it predicts with nothing silenced
     }
 
     get heard() {
@@ -110,8 +116,10 @@
 
     // Change the silenced units or K at once, and remember what was before; the card follows when its features are there.
     change(silent, k = this.k) {
-      this.past.push([this.silent, this.k]);
+      const before = [this.silent, this.k], {link} = this;
       [this.silent, this.k] = [silent, k];
+      this.sliding = false;
+      if (this.link !== link) this.past.push(before);
       return this.start().then(() => this.show());
     }
 
@@ -122,13 +130,14 @@
     }
 
     slide(k) {
-      if (!this.sliding) return this.sliding = true, this.change(this.silent, k);
-      this.k = k;
+      if (!this.sliding) this.past.push([this.silent, this.k]);
+      [this.sliding, this.k] = [true, k];
       return this.start().then(() => this.show());
     }
 
     undo() {
       [this.silent, this.k] = this.past.pop();
+      this.sliding = false;
       return this.start().then(() => this.show());
     }
 
@@ -157,7 +166,7 @@
       set("probability", percent(probabilities[first], 2), probabilities[first]);
       if (second !== undefined)
         set("runner-up", `${data.names[second]} ${percent(probabilities[second])}`, data.classes[second]);
-      this.panel.classList.toggle("turned", data.classes[first] !== data.images[this.place]);
+      this.panel.classList.toggle("turned", first !== this.said);
       this.card.classList.toggle("changed", this.changed);
     }
 
@@ -203,21 +212,29 @@
         this.fill(row, numbers, inScore.has(unit) ? starts[place] : 0, vote, low, high);
       });
       this.others.hidden = !rest.length;
-      this.others.querySelector("b").textContent = `${rest.length} other units`;
-      this.fill(this.others, [signed(restSum), "", "", ""], starts[rows.length], restSum, low, high);
+      this.others.querySelector("b").textContent = `${rest.length} other unit${rest.length === 1 ? "" : "s"}`;
+      const restShare = 100 * rest.reduce((sum, unit) => sum + Math.abs(votes[unit]), 0) / total;
+      this.fill(this.others, [signed(restSum), `${restShare.toFixed(1)} %`, "100.0 %", ""], starts[rows.length], restSum, low, high);
       this.fill(this.table.querySelector("[data-bias]"), [signed(bias[this.row]), "", "", ""], starts[rows.length + 1],
         bias[this.row], low, high);
       this.fill(this.table.querySelector("[data-total]"), [signed(score), "", "", ""], 0, score, low, high);
+      for (const [bar, start, end] of this.beside) this.lay(bar, start, end, low, high);
     }
 
     fill(row, numbers, start, value, low, high) {
-      const bar = row.querySelector(".bar"), span = high - low, left = value < 0 ? start + value : start;
-      bar.style.setProperty("--zero", `${-low / span * 100}%`);
+      const bar = row.querySelector(".bar");
       bar.firstElementChild.classList.toggle("minus", value < 0);
-      bar.firstElementChild.style.left = `${(left - low) / span * 100}%`;
-      bar.firstElementChild.style.width = `${Math.abs(value) / span * 100}%`;
-      [...row.querySelectorAll("td:not(.chart)")].forEach((cell, place) => { cell.textContent = numbers[place]; });
+      this.lay(bar, Math.min(start, start + value), Math.max(start, start + value), low, high);
+      [...row.querySelectorAll("td:nth-child(n + 3)")].forEach((cell, place) => { cell.textContent = numbers[place]; });
       row.querySelector(".vote").classList.toggle("minus", value < 0);
+    }
+
+    // Lay a bar from start to end, on the scale from low to high.
+    lay(bar, start, end, low, high) {
+      const part = value => `${value / (high - low) * 100}%`;
+      bar.style.setProperty("--zero", part(-low));
+      bar.firstElementChild.style.left = part(start - low);
+      bar.firstElementChild.style.width = part(end - start);
     }
 
     // A row for a unit that took the place of a silenced one.
@@ -292,7 +309,7 @@
   const unitsOf = Map.groupBy([...data.units.keys()], unit => data.units[unit]);
   const concept = name => unitsOf.get(name) || [];
   const templates = {};  // found once: the page may be long
-  for (const name of ["tools", "hush", "row"]) templates[name] = document.querySelector(`template[data-${name}]`).content;
+  for (const name of ["tools", "hush", "row", "others"]) templates[name] = document.querySelector(`template[data-${name}]`).content;
   const copyOf = name => templates[name].cloneNode(true);
 
   // The buttons of a unit's row: silence it, and where several have its name, all of them.
@@ -311,6 +328,7 @@
   function equip(card) {
     for (const row of card.querySelectorAll("table.sum tr[data-unit]"))
       row.firstElementChild.append(...hushes(row.dataset.unit - 1));
+    if (!card.querySelector("[data-others]")) card.querySelector("[data-bias]").before(copyOf("others"));
     const panel = card.querySelector("[data-panel]");
     panel.append(copyOf("tools"));
     panel.querySelector("[data-link]").href = `#${card.id}`;

@@ -370,7 +370,7 @@ def test_strange_names_are_text_and_break_nothing(screen, strange, width):
 @pytest.mark.parametrize("name", [EVIL, LONG.replace("_", " "), ARABIC.replace("_", " ")])
 def test_strange_names_are_shown_as_they_are(screen, strange, name):
     browser = screen(strange / "explain.html")  # noqa: F811
-    link = next(link for link in browser.find_elements(By.CSS_SELECTOR, ".sum a.concept") if link.text == name)
+    link = next(link for link in browser.find_elements(By.CSS_SELECTOR, ".sum th > a") if link.text == name)
     row = link.find_element(By.XPATH, "./ancestor::tr")
     assert row.find_element(By.CSS_SELECTOR, ".known .binds").text.startswith("⚠")
     strip = row.find_element(By.CSS_SELECTOR, ".strip img")

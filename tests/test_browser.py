@@ -256,12 +256,12 @@ def test_an_image_is_enlarged_and_left(explanation):
     browser.find_element(By.CSS_SELECTOR, "#image-3 .look img").click()
     assert dialog.get_attribute("open") and caption.text.startswith(images[0]["prediction_name"].replace("_", " "))
     dialog.send_keys(Keys.ARROW_RIGHT)
-    assert caption.text.startswith(f"<b>sea (unit {images[0]['units'][0]['unit']}),")
+    assert caption.text == f"Where <b>sea (unit {images[0]['units'][0]['unit']}) fires"
     for _ in range(5):
         dialog.send_keys(Keys.ARROW_RIGHT)
     assert caption.text.startswith(images[1]["prediction_name"].replace("_", " "))  # the next image
     dialog.send_keys(Keys.ARROW_LEFT)
-    assert f"(unit {images[0]['units'][4]['unit']})," in caption.text
+    assert f"(unit {images[0]['units'][4]['unit']}) fires" in caption.text
     dialog.send_keys(Keys.ESCAPE)
     assert not dialog.get_attribute("open")
 
@@ -280,7 +280,7 @@ def test_a_link_leads_to_a_image(explanation):
 
 def test_from_a_image_to_its_unit_and_class(explanation):
     browser, images = explanation
-    browser.find_element(By.CSS_SELECTOR, "#image-3 .sum a.concept").click()
+    browser.find_element(By.CSS_SELECTOR, "#image-3 .sum th > a").click()
     assert browser.current_url.endswith(f"units.html#unit-{images[0]['units'][0]['unit']}")
     browser.find_element(By.CSS_SELECTOR, ":target .served a").click()
     assert "/class/" in browser.current_url

@@ -187,6 +187,62 @@ def test_a_drag_of_the_slider_is_one_step_back(page, report):
     assert card.find_element(By.CSS_SELECTOR, "[data-k-shown]").text == "5"
 
 
+def test_a_drag_there_and_back_takes_no_later_step_with_it(page, report):
+    """A browser says nothing of the end of a drag that ends where it began."""
+    card, unit = cards_of(page)[1], report[1]["images"][1]["units"][0]["unit"]
+    for k in (9, 5):
+        page.execute_script(SET_K, card, k)
+    page.execute_script(CLICK, card, [unit])
+    page.execute_script(SET_K, card, 2)
+    card.find_element(By.CSS_SELECTOR, "[data-undo]").click()
+    assert card.find_element(By.CSS_SELECTOR, "[data-k-shown]").text == "5"
+    assert card.find_element(By.CSS_SELECTOR, "tr.silenced").get_attribute("data-unit") == str(unit)
+
+
+def test_the_link_to_what_is_shown_is_no_step(page, report):
+    card, unit = cards_of(page)[0], report[1]["images"][0]["units"][0]["unit"]
+    page.execute_script(CLICK, card, [unit])
+    page.execute_script("arguments[0].click()", card.find_element(By.CSS_SELECTOR, "[data-link]"))
+    assert page.execute_script("return location.hash").endswith(f"?silence={unit}")
+    page.execute_script("arguments[0].click()", card.find_element(By.CSS_SELECTOR, "[data-undo]"))
+    assert not card.find_elements(By.CSS_SELECTOR, "tr.silenced")
+
+
+def test_reset_brings_back_what_the_page_said(page):
+    """Also the row of the votes that are not listed: K = 9 has four of them."""
+    card = cards_of(page)[4]
+    rows = "return [...arguments[0].querySelectorAll('table.sum tr:not([hidden])')].map(row => row.textContent)"
+    before = page.execute_script(rows, card)
+    page.execute_script(SET_K, card, 9)
+    others = card.find_element(By.CSS_SELECTOR, "[data-others]").text
+    assert "4 other units" in others and "100.0 %" in others
+    page.execute_script(SET_K, card, 6)
+    assert "1 other unit\n" in card.find_element(By.CSS_SELECTOR, "[data-others]").text
+    card.find_element(By.CSS_SELECTOR, "[data-reset]").click()
+    assert page.execute_script(rows, card) == before
+
+
+def test_the_answer_is_of_the_predicted_class_where_the_true_one_is_explained(browser, report, tmp_path):  # noqa: F811
+    """And it counts as turned only once the network says something else."""
+    _, record, head, pooled = report
+    classes = load_snapshot(settings.SHIPPED_SNAPSHOT)[1]["classes"]
+    wrong = next(place for place, image in enumerate(record["images"]) if image["target"] != image["prediction"])
+    index = record["images"][wrong]["index"]
+    flags = ["--images", f"{index},", "--explain", "target", "--no_val", "--workers", "0", "--output", str(tmp_path)]
+    demo.main(demo.get_args_parser().parse_args(flags))
+    browser.get("about:blank")
+    browser.get((tmp_path / "explain.html").as_uri())
+    assert "1 image" == browser.find_element(By.CSS_SELECTOR, ".controls span.soft").text
+    (card,) = cards_of(browser)
+    same(said(card), expected(head, pooled[wrong], [], classes))
+    browser.execute_script(SET_K, card, 6)
+    same(said(card), expected(with_k(head, 6), pooled[wrong], [], classes))
+    turned = said(card)[0] != classes[record["images"][wrong]["prediction"]].replace("_", " ")
+    panel = card.find_element(By.CSS_SELECTOR, "[data-panel]")
+    assert ("turned" in panel.get_attribute("class")) is turned
+    assert not browser.get_log("browser")
+
+
 def test_a_silenced_unit_shows_the_vote_that_it_had(page, report):
     _, record, _, _ = report
     card, unit = cards_of(page)[2], record["images"][2]["units"][0]

@@ -60,15 +60,21 @@
   }
 
   // Enlarging: a [data-zoom] image shows one tile of a file of data-tiles tiles, data-tile; without it, all of them.
+  // Its caption is data-zoom, or where that is empty its alt, and data-by; data-tiles and data-by may stand at what the
+  // image is in.
   const dialog = document.querySelector("[data-zoomed]");
   let frames = [];
   let place = 0;
 
+  const tilesOf = (image) => Number(image.closest("[data-tiles]").dataset.tiles);
+
   const framesOf = (image) => {
-    const tiles = Number(image.dataset.tiles);
+    const tiles = tilesOf(image);
     const one = image.dataset.tile !== undefined;
     const numbers = one ? [Number(image.dataset.tile)] : [...Array(tiles).keys()];
-    return numbers.map((tile) => ({ image, tile, tiles, caption: image.dataset.zoom + (one ? "" : `, ${tile + 1} of ${tiles}`) }));
+    const by = image.closest("[data-by]");
+    const name = (image.dataset.zoom || image.alt) + (by ? ` (${by.dataset.by})` : "");
+    return numbers.map((tile) => ({ image, tile, tiles, caption: name + (one ? "" : `, ${tile + 1} of ${tiles}`) }));
   };
 
   function show(number) {
@@ -99,7 +105,7 @@
       const image = event.target.closest("[data-zoom]");
       if (!image) return;
       const box = image.getBoundingClientRect();
-      const tiles = Number(image.dataset.tiles);
+      const tiles = tilesOf(image);
       const tile = Math.min(tiles - 1, Math.max(0, Math.floor((tiles * (event.clientX - box.left)) / box.width)));
       open(image, image.dataset.tile === undefined ? tile : undefined);
     });
@@ -136,6 +142,8 @@
     for (const image of document.images) image.loading = "eager";
   });
 
+  const noun = document.querySelector("[data-one]");
+  if (items.length === 1) noun.textContent = noun.dataset.one;
   search.addEventListener("input", select);
   for (const filter of filters) filter.addEventListener("change", select);
   sort.addEventListener("change", arrange);
