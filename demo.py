@@ -171,7 +171,7 @@ from report.explanations import REPLACEABLE, Pages, write_report
 from report.figures import write_figure
 from util.device import describe_device, pick_device
 from util.files import display_path, lock_folder, regular_file, staged
-from util.text import say
+from util.text import counted, say
 
 
 @dataclass(frozen=True)
@@ -365,9 +365,9 @@ def compare(theirs: Loaded, explained: Explained, evidence: Evidence, options: O
     if theirs.loader is not None:
         validation, population = validate(network.model, theirs.loader, options.target)
         agreement = (population.predictions == evidence.population.predictions).double().mean().item()
-        say(f"compared: top-1 {validation['top1']:.2f} %; both agree on {100 * agreement:.2f} % of the validation images")
+        say(f"compared: top-1 {validation['top1']:.2f} %, agreement {100 * agreement:.2f} % of the validation images")
         silenced = population.spaced(MOST_SILENCED)
-        name = f"{steps} largest votes of {display_path(network.file)}"
+        name = f"{counted(steps, 'largest vote')} of {display_path(network.file)}"
         evidence.methods[name] = by_votes(network.head, silenced.pooled, silenced.explained, steps)
     return {
         "arch": network.about["arch"],

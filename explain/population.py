@@ -40,6 +40,7 @@ from models.heads import in_blocks, predict
 from training.epoch import evaluate_features
 from util.cli import UserError
 from util.files import display_path
+from util.text import counted
 
 MOST_SILENCED = 1000  # images, evenly spaced, whose units are silenced: each takes dozens of passes through the head
 MOST_FITTED = 1000  # images whose features a mixture is fitted to, for each unit
@@ -151,13 +152,13 @@ def silence_all(head: Head, population: Population, steps: int) -> dict[str, dic
     """The same beside all controls, by the name of how the units were picked."""
     pooled, explained = population.pooled, population.explained
     names = {
-        "active": f"{steps} most active units",
-        "outside": f"{steps} active units, none of the {steps} largest votes",
-        "other route": f"{steps} largest votes of an image of another class",
+        "active": counted(steps, "most active unit"),
+        "outside": f"{counted(steps, 'active unit')} other than the {counted(steps, 'largest vote')}",
+        "other route": f"{counted(steps, 'largest vote')} of an image of another class",
     }
     chosen, random = silence(head, population, steps)
     named = {names[name]: ways for name, ways in controls(head, pooled, explained, steps).items()}
-    return {f"{steps} largest votes": chosen, f"{steps} active units at random": random, **named}
+    return {counted(steps, "largest vote"): chosen, f"{counted(steps, 'active unit')} at random": random, **named}
 
 
 def population_routes(head: Head, population: Population, names: Names) -> RoutesRecord:

@@ -87,6 +87,13 @@ def test_a_report_of_2000_images_stays_under_25_megabytes(report):
     assert len(page) - cards + 2000 * cards / IMAGES < 25e6
 
 
+def test_units_in_no_route_say_what_is_known_of_them_too(report):
+    """As agreement.csv and chance.json of the shipped network do of unit 44."""
+    page = (report[0] / "units.html").read_text()
+    unit = page[page.index('id="unit-44"') :].split("</article>")[0]
+    assert "IoU&nbsp;0.045" in unit and "IoU at most 0.53 · AUROC 0.77 · chance 0.0 %" in unit and "in no route" in unit
+
+
 SET_K = """const [card, k] = arguments, slider = card.querySelector("[data-k]");
 slider.value = k; slider.dispatchEvent(new Event("input", {bubbles: true}));"""
 CLICK = "for (const number of arguments[1]) arguments[0].querySelector(`[data-silence='${number}']`).click();"
@@ -232,7 +239,7 @@ def test_the_answer_is_of_the_predicted_class_where_the_true_one_is_explained(br
     demo.main(demo.get_args_parser().parse_args(flags))
     browser.get("about:blank")
     browser.get((tmp_path / "explain.html").as_uri())
-    assert "1 image" == browser.find_element(By.CSS_SELECTOR, ".controls span.soft").text
+    assert browser.find_element(By.CSS_SELECTOR, ".controls span.soft").text == "1 image"
     (card,) = cards_of(browser)
     same(said(card), expected(head, pooled[wrong], [], classes))
     browser.execute_script(SET_K, card, 6)

@@ -312,6 +312,22 @@ def test_the_filter_of_agreement(browser, compared):  # noqa: F811
     assert not browser.get_log("browser")
 
 
+POSITIONS = """return [...document.querySelectorAll("#image-0 [data-tile]")].map(
+    image => parseFloat(getComputedStyle(image).objectPosition));"""
+
+
+@in_browser
+def test_each_image_of_a_card_shows_its_part_of_the_file(browser, compared):  # noqa: F811
+    """First the image alone, then four maps: of five parts. The other network's maps likewise."""
+    browser.get((compared[1] / "explain.html").as_uri())
+    assert browser.execute_script(POSITIONS) == [0, *[25, 50, 75, 100] * 2]
+    browser.find_element(By.CSS_SELECTOR, "#image-0 .places img").click()
+    caption = browser.find_element(By.CSS_SELECTOR, "[data-caption]").text
+    unit = compared[0]["images"][0]["compared"]["units"][0]["unit"]
+    assert caption == f"Where unit {unit} fires (resnet18, dense head)"
+    browser.find_element(By.CSS_SELECTOR, "[data-zoomed]").click()
+
+
 WIDTHS = """const card = document.querySelector("#image-0");
 return [".sum:not(.beside *) [data-total] i", ".beside [data-other=score] i"].map(
     which => card.querySelector(which).getBoundingClientRect().width);"""
@@ -343,6 +359,10 @@ def test_bars_of_both_cards_have_one_scale_also_after_silencing(browser, compare
         after = browser.execute_script(WIDTHS)
         assert after[1] == pytest.approx(theirs, abs=0.01)
         assert after[0] / abs(score) == pytest.approx(theirs / abs(image["compared"]["logit"]), rel=0.03)
+        browser.execute_script("document.querySelector('#image-0 [data-dense]').click()")  # all votes: a longer sum
+        score = float(browser.find_element(By.CSS_SELECTOR, "#image-0 [data-total] .vote").text.replace("−", "-"))
+        ours, theirs = browser.execute_script(WIDTHS)
+        assert ours / abs(score) == pytest.approx(theirs / abs(image["compared"]["logit"]), rel=0.03)
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

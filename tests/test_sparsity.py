@@ -168,7 +168,7 @@ def test_the_record_of_sparsity():
     head, population = a_population()
     methods = silence_all(head, population, 2)
     assert list(methods)[:2] == ["2 largest votes", "2 active units at random"]
-    assert list(methods)[2:4] == ["2 most active units", "2 active units, none of the 2 largest votes"]
+    assert list(methods)[2:4] == ["2 most active units", "2 active units other than the 2 largest votes"]
     evidence = Evidence(None, population, population, methods)
     routes = {"classes": [{"distinct_units": 2, "images": 30}, {"distinct_units": 3, "images": 30}]}
     found = sparsity_record(head, evidence, routes, 2)
@@ -222,7 +222,7 @@ def test_the_page_says_what_holds_by_construction(tmp_path):
     page = page_of(tmp_path, head, population)
     assert "What holds by construction" in page and "its own score cannot change while these are positive" in page
     assert "Frozen, the head predicts the same in all images" in page
-    assert "2 active units, none of the 2 largest votes" in page and "effective number" in page
+    assert "2 active units other than the 2 largest votes" in page and "effective number" in page
     dense = page_of(tmp_path, DenseHead.of(head.weight.detach(), torch.zeros(2)), population)
     assert "own score cannot change" not in dense and "Frozen, the head" not in dense
     unknown = page_of(tmp_path, head, replace(population, targets=[None] * 60))

@@ -26,6 +26,11 @@ def abridged(text: str, length: int) -> str:
     return text if len(text) <= length else f"{text[: length // 2]}…{text[len(text) - (length - 1) // 2 :]}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and a noun: 1 vote, 5 votes."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def say(text: object, file: IO[str] | None = None) -> None:
     """Print a line, made printable, on stdout or another stream."""
     print(printable(text), file=file or sys.stdout)
