@@ -45,12 +45,13 @@ def prepare(run: Run, data: Data, root: Path, work: Path) -> StudyData:
         work: where small copies are kept, and scenes of other renderer seeds.
     """
     places = broden = None
-    if run.dataset == "mini_places":
+    dataset = data.of or run.dataset
+    if dataset == "mini_places":
         renderer_seed = int(run.variant.rsplit(" ", 1)[1]) if run.variant.startswith("renderer seed") else 0
         home = work / f"scenes_{data.size}_{renderer_seed}"
         with lock_folder(work, wait=True):  # of concurrent runs, one renders and the others use what it rendered
             places, broden = ensure_small(home, root / settings.DATA_ROOT, data.size, renderer_seed, work)
-    return StudyData(find(run.dataset, data, places, root), broden)
+    return StudyData(find(dataset, data, places, root), broden)
 
 
 def find(dataset: str, data: Data, places: Path | None, root: Path) -> DataSource:

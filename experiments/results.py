@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from util.files import atomic_write
+
 FOLDER = Path(__file__).resolve().parent / "results"
 KEY = ("dataset", "head", "k", "variant")  # what makes two rows repetitions of the same, with another seed
 
@@ -62,6 +64,16 @@ def append(rows: list[dict[str, Any]], folder: Path = FOLDER) -> None:
         lines = [json.dumps(_without_nan(row)) + "\n" for row in rows if row["dataset"] == dataset]
         with open(folder / f"{dataset}.jsonl", "a", encoding="utf-8") as file:
             file.write("".join(lines))
+
+
+def drop(run: str, folder: Path = FOLDER) -> None:
+    """Remove the rows of a run, if there are any."""
+    for path in sorted(folder.glob("*.jsonl")):
+        lines = path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if json.loads(line)["run"] != run]
+        if len(kept) < len(lines):
+            with atomic_write(path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
 
 
 def _without_nan(row: dict[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.plan import KS
+from experiments.plan import KS, TRAINED_OUT
 from experiments.results import Interval, interval
 
-NAMES = {"mini_places": "mini_places", "fashion_mnist": "Fashion-MNIST"}
+NAMES = {
+    "mini_places": "mini_places",
+    TRAINED_OUT: "mini_places, trained out",
+    "fashion_mnist": "Fashion-MNIST",
+}
 
 Rows = list[dict[str, Any]]
 

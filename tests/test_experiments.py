@@ -276,10 +276,10 @@ def test_check_repeats_a_run(tmp_path, monkeypatch, capsys, top1, fits):
     monkeypatch.setattr(results, "read", lambda: rows)
     monkeypatch.setattr(claims, "in_own_process", lambda one, _: [{**one.record(), "top1": top1}])
     if fits:
-        claims.check(tmp_path)
+        claims.check(Run("fashion_mnist", "dka", 5, 0), tmp_path)
     else:
         with pytest.raises(UserError, match="outside of the interval"):
-            claims.check(tmp_path)
+            claims.check(Run("fashion_mnist", "dka", 5, 0), tmp_path)
     assert f"top-1 {top1:.2f} %, expected 79.85 to 80.35 % (of 3 seeds)" in capsys.readouterr().out
 
 
@@ -289,6 +289,13 @@ def test_results_are_lines(tmp_path):
     assert results.read(tmp_path)[1]["y"] is None
     assert [json.loads(line)["x"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [1, 3]
     assert results.select(results.read(tmp_path), dataset="b") == [{"dataset": "b", "x": 2}]
+
+
+def test_rows_of_a_run_that_is_done_again_go(tmp_path):
+    results.append([{"dataset": "a", "run": "one", "x": 1}, {"dataset": "a", "run": "one", "x": 2}], tmp_path)
+    results.append([{"dataset": "a", "run": "two", "x": 3}, {"dataset": "b", "run": "three", "x": 4}], tmp_path)
+    results.drop("one", tmp_path)
+    assert [row["x"] for row in results.read(tmp_path)] == [3, 4]
 
 
 def test_runs_share_the_cores_and_wait_for_the_network_that_they_need(tmp_path, monkeypatch):
