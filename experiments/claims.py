@@ -61,13 +61,9 @@ def get_args_parser() -> ArgumentParser:
     """The command line."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("--quick", action="store_true", help="a few short runs, to see that all of it works")
-    parser.add_argument(
-        "--check", action="store_true", help="repeat a run of each data set: as in the results?"
-    )
+    parser.add_argument("--check", action="store_true", help="repeat a run of each data set: as in the results?")
     parser.add_argument("--runs", metavar="TEXT", default="", help="only runs whose names have this in them")
-    parser.add_argument(
-        "--again", action="store_true", help="do runs that are done too, and replace their rows"
-    )
+    parser.add_argument("--again", action="store_true", help="do runs that are done too, and replace their rows")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="runs at one time")
     parser.add_argument("--work", default=str(ROOT / "experiments" / "work"), help="folder of what can be made again")
     parser.add_argument("--only", metavar="NAME", help=argparse.SUPPRESS)  # one run, in this process
