@@ -159,6 +159,9 @@ def measure_run(one: Run, data: Data, work: Path) -> Iterator[dict[str, Any]]:
     if one.head == "elastic net":
         yield from measure_elastic_nets(one, study, work)
         return
+    if one.head == "untrained":
+        yield {**one.record(), "run": one.name, **measure_untrained(one, study)}
+        return
     model = trained(one, study.source, work)
     head = head_of(model)
     training = round(time.perf_counter() - began, 1)
@@ -215,6 +218,13 @@ def concepts(model: nn.Module, broden: Path | None) -> Callable[[Head], dict[str
     dissection = measure.dissect(model, Broden(broden, "index_train.csv"), WORKERS)
     scenes = measure.look_at(model, Broden(broden, "index_val.csv"), WORKERS)
     return lambda head: {**dissection.metrics, **measure.pointing(head, scenes, dissection.rows["lite"])}
+
+
+def measure_untrained(one: Run, study: StudyData) -> dict[str, Any]:
+    """Name the units of a network with random weights as those of trained ones are named."""
+    assert study.broden is not None  # the plan has none for other data
+    model = measure.untrained(build_model("resnet18", len(study.source.classes)), one.seed).eval()
+    return measure.dissect(model, Broden(study.broden, "index_train.csv"), WORKERS).metrics
 
 
 def measure_elastic_nets(one: Run, study: StudyData, work: Path) -> Iterator[dict[str, Any]]:

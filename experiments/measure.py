@@ -188,6 +188,16 @@ def accuracy_by_k(head: Head, pooled: Tensor, targets: Tensor, ks: tuple[int, ..
     return found
 
 
+def untrained(network: nn.Module, seed: int) -> nn.Module:
+    """The network itself, its weights drawn anew as its modules draw them: the control for what training teaches."""
+    torch.manual_seed(seed)
+    for module in network.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+    return network
+
+
 # --- concepts -----------------------------------------------------------------------------------------------------
 
 

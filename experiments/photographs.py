@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 import settings
+from experiments.measure import untrained
 from experiments.origin import origin
 from experiments.report import PHOTOGRAPHS
 from models import build_model, load_snapshot
@@ -95,7 +96,7 @@ def subjects(resnets: Sequence[str]) -> Iterator[Subject]:
     network = build_model("efficientnet_lite0", settings.DATASETS.imagenet.num_classes).eval()
     layers = (*DEPTHS, map_of(network))
     yield Subject("EfficientNet-Lite0, ImageNet", network, layers)
-    yield Subject("EfficientNet-Lite0, untrained", untrained(network), layers)
+    yield Subject("EfficientNet-Lite0, untrained", untrained(network, SEED), layers)
     photos, about = load_snapshot(ROOT / settings.SHIPPED_PHOTO_SNAPSHOT)
     yield Subject(f"the photo network (K = {about['topk']})", photos, (map_of(photos),))
     controls = {}
@@ -106,7 +107,7 @@ def subjects(resnets: Sequence[str]) -> Iterator[Subject]:
         yield Subject(f"{name}, Tiny-ImageNet ({head}, {about['epoch'] + 1} epochs)", trained, (map_of(trained),))
         controls[name] = trained
     for name, trained in controls.items():
-        yield Subject(f"{name}, untrained", untrained(trained), (map_of(trained),))
+        yield Subject(f"{name}, untrained", untrained(trained, SEED), (map_of(trained),))
 
 
 def map_of(network: nn.Module) -> str:
@@ -114,16 +115,6 @@ def map_of(network: nn.Module) -> str:
     layer = find_feature_map(network).layer
     assert layer is not None  # all networks of this study have one
     return layer
-
-
-def untrained(network: nn.Module) -> nn.Module:
-    """The network itself, its weights drawn anew as its modules draw them."""
-    torch.manual_seed(SEED)
-    for module in network.modules():
-        reset = getattr(module, "reset_parameters", None)
-        if callable(reset):
-            reset()
-    return network
 
 
 def dissect(subject: Subject, broden: Broden) -> Iterator[dict[str, Any]]:

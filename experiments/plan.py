@@ -54,7 +54,7 @@ class Run:
     Attributes:
         dataset: a key of `FULL`.
         head: 'dense' (whose process measures its pruned rivals too), 'dka', or 'elastic net', fitted on the frozen
-            features of the dense network of the same seed.
+            features of the dense network of the same seed; or 'untrained', a network whose units are only dissected.
         k: of a DKA head.
         seed: of training.
         variant: one of `VARIANTS`, 'float32' (no autocast), 'renderer seed n', or '' for the plain study.
@@ -97,6 +97,8 @@ def plan(quick: bool = False) -> list[Run]:
     for renderer_seed in RENDERER_SEEDS:
         variant = f"renderer seed {renderer_seed}"
         runs += [Run("mini_places", "dense", None, 0, variant), Run("mini_places", "dka", ABLATED_K, 0, variant)]
+    runs += [Run("mini_places", "untrained", None, seed) for seed in SEEDS]
     for seed in SEEDS:
         runs += [Run(TRAINED_OUT, "dense", None, seed), Run(TRAINED_OUT, "dka", ABLATED_K, seed)]
+        runs.append(Run(TRAINED_OUT, "untrained", None, seed))
     return runs

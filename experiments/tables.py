@@ -103,7 +103,7 @@ def head_name(row: dict[str, Any]) -> str:
         return f"dense, pruned to {row['k']}"
     if row["head"] == "elastic net":
         return f"elastic net, C = {row['c']:g}"
-    return "dense"
+    return "untrained" if row["head"] == "untrained" else "dense"
 
 
 def groups(rows: Rows) -> list[tuple[str, Rows]]:
@@ -111,7 +111,7 @@ def groups(rows: Rows) -> list[tuple[str, Rows]]:
     found: dict[str, Rows] = {}
     for row in rows:
         found.setdefault(head_name(row), []).append(row)
-    order = {"dense": 0, "dka": 1, "pruned": 2, "elastic net": 3}
+    order = {"untrained": 0, "dense": 1, "dka": 2, "pruned": 3, "elastic net": 4}
     return sorted(
         found.items(), key=lambda item: (order[item[1][0]["head"]], item[1][0]["k"] or item[1][0].get("c", 0))
     )
