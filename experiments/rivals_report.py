@@ -95,6 +95,7 @@ def sentence(rows: Rows) -> str:
         f"Of {others} other settings, it pays at {' and '.join(cases.get('pays', ['none']))}, and does not pay at "
         f"{' and '.join(cases.get('does not pay', ['none']))}; of the others these rows cannot tell. One interval of "
         "95 % in twenty misses by chance, so a verdict on one setting alone is worth little.",
+        *(f"{one} has one seed only." for one in cases.get("one seed", [])),
     ]
     return " ".join(texts)
 
@@ -113,9 +114,8 @@ def reading(rows: Iterable[dict[str, Any]]) -> list[Reading]:
     verdicts = {"pays": "holds", "does not pay": "does not hold"}
     text = f"K = {K}, {CLASSES} classes: {shown(found.points)} points of top-1 above the best fixed choice"
     control = f"{TITLES[found.rival]}: the best of {len(MASKED)} trained fixed choices of as many weights"
-    return [
-        Reading(CHOICE, "Tiny-ImageNet, frozen features", verdicts.get(found.verdict, "cannot tell"), text, control)
-    ]
+    verdict = verdicts.get(found.verdict, "cannot tell")
+    return [Reading(CHOICE, "Tiny-ImageNet, frozen features", verdict, text, control)]
 
 
 def gains_table(rows: Rows) -> str:

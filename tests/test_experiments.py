@@ -14,7 +14,8 @@ from torch import nn
 from experiments import claims, data, measure, report, results
 from experiments import photographs as study_of_photographs
 from experiments.heads import elastic_nets
-from experiments.plan import ABLATED_K, FULL, KS, QUICK, SEEDS, TRAINED_OUT, VARIANTS, Run, plan
+from experiments.plan import ABLATED_K, FULL, KS, QUICK, SEEDS, TRAINED_OUT, VARIANTS, Data, Run, plan
+from experiments.readings import CHOICE, read_photographs, readings
 from experiments.tables import ACCURACY, CONCEPTS, CONTROLS, FAITHFULNESS, POINTING, ROUTES, SPARSITY, VARIETY
 from explain.routes import overlaps, routes_of, within_and_between
 from loader.datasets import spec_of
@@ -265,6 +266,40 @@ def test_the_document_says_what_the_rows_say(tmp_path):
     report.main(made_up(gain=-5.0), tmp_path)
     text = (tmp_path / "docs" / "RESULTS.md").read_text()
     assert "| No loss of accuracy | mini_places | **does not hold** |" in text
+
+
+def test_verdicts_by_controls_that_can_win():
+    """The frozen head as good, the most active units as telling, five units worth two: no claim holds."""
+    extra = {"top1_frozen": 85.0, "frozen_agreement": 0.9, "active_deletion": 0.2, "effective_units": 2.0}
+    rows = [{**row, **extra} for row in made_up()]
+    found = {(one.claim, one.data): one for one in readings(rows)}
+    static = found[CHOICE, "mini_places"]  # top-1 is 85.0, 85.1 and 85.2 %: 0.1 points above on average
+    assert static.verdict == "cannot tell" and static.number.startswith("K = 5: 0.10 ± 0.25 points")
+    assert "the same in 90.0 ± 0.0 % of images" in static.number
+    assert found["The largest votes matter more than the most active units", "mini_places"].verdict == "cannot tell"
+    assert found["The units of an explanation are different reasons", "mini_places"].verdict == "does not hold"
+    better = {**extra, "top1_frozen": 80.0, "active_deletion": 0.5, "effective_units": 4.5}
+    verdicts = {one.claim: one.verdict for one in readings([{**row, **better} for row in made_up()])}
+    assert verdicts[CHOICE] == verdicts["The units of an explanation are different reasons"] == "holds"
+    assert verdicts["The largest votes matter more than the most active units"] == "holds"
+
+
+def test_photographs_of_one_network_each_have_no_verdict():
+    names = ["ResNet-18, Tiny-ImageNet (K = 5, 10 epochs)", "ResNet-18, Tiny-ImageNet (dense, 10 epochs)"]
+    rows = [{"network": name, "interpretable": 9, "unique": 3} for name in (*names, "ResNet-18, untrained")]
+    assert read_photographs(rows[:2]) == []
+    units, detectors = read_photographs(rows)
+    assert units.verdict == "cannot tell" and units.number == "K = 5: 9; dense: 9; untrained: 9 of 512 units"
+    assert detectors.number == "K = 5: 3; dense: 3; untrained: 3 of 512 units"
+
+
+def test_units_of_an_untrained_network_are_dissected(tmp_path):
+    render_mini_places(tmp_path / "data", train=16, val=16, broden=16, workers=1, progress=False)
+    one, small = Run("mini_places", "untrained", None, 0), Data(64, 1, 32, 0.04, 0.0, (0.5, 1.0))
+    study = data.prepare(one, small, tmp_path, tmp_path / "work")
+    found = claims.measure_untrained(one, study)
+    assert 0 <= found["lite_unique"] <= found["lite_interpretable"] <= 512
+    assert found == claims.measure_untrained(one, study)  # the seed draws the weights
 
 
 @pytest.mark.parametrize("top1, fits", [(80.1, True), (90.0, False)])
