@@ -48,6 +48,8 @@ def readings(rows: Rows) -> list[Reading]:
         heads = Heads(select(own, head="dense"), select(own, head="dka", k=ABLATED_K), own)
         if heads.dense and heads.dka:
             found += [read(NAMES[dataset], heads) for read in READERS]
+            if "frozen_agreement" in heads.dka[0]:  # earlier rows lack the controls
+                found += [read(NAMES[dataset], heads) for read in READERS_OF_CONTROLS]
             if "lite_interpretable" in heads.dense[0]:
                 found += read_concepts(NAMES[dataset], heads)
             if "present" in heads.dense[0]:
@@ -206,11 +208,9 @@ READERS: tuple[Callable[[str, Heads], Reading], ...] = (
     read_completeness,
     read_sharing,
     read_dynamics,
-    read_static,
     read_faithfulness,
-    read_activity,
-    read_variety,
 )
+READERS_OF_CONTROLS = (read_static, read_activity, read_variety)
 
 
 def read_concepts(data: str, heads: Heads) -> Iterator[Reading]:

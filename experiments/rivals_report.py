@@ -95,7 +95,7 @@ def sentence(rows: Rows) -> str:
         f"Of {others} other settings, it pays at {' and '.join(cases.get('pays', ['none']))}, and does not pay at "
         f"{' and '.join(cases.get('does not pay', ['none']))}; of the others these rows cannot tell. One interval of "
         "95 % in twenty misses by chance, so a verdict on one setting alone is worth little.",
-        *(f"{one} has one seed only." for one in cases.get("one seed", [])),
+        *(f"One seed only: {one}." for one in cases.get("one seed", [])),
     ]
     return " ".join(texts)
 

@@ -221,7 +221,7 @@ def test_the_sentence_says_what_the_rows_say(gain, verdict, shown):
 
 def test_a_single_seed_has_no_verdict():
     rows = [row for row in study_rows({5: 2, 1: -4}) if row["k"] == 5 or row["seed"] == 0]
-    assert "K = 1 has one seed only." in rivals_report.sentence(rows)
+    assert "One seed only: K = 1." in rivals_report.sentence(rows)
 
 
 def test_the_section_and_the_figure(tmp_path):
