@@ -3,11 +3,11 @@
     python3 experiments/claims.py                # all of it, about four hours on two cores; resumable
     python3 experiments/claims.py --quick        # five minutes: one seed, little training, into experiments/quick/
     python3 experiments/claims.py --check        # two runs again: are they within the intervals of the results?
-    python3 experiments/claims.py --again --runs mini_places-dka-k5   # these runs again, in place of their rows
+    python3 experiments/claims.py --again --runs "mini_places-dka-k5*"   # these runs again, in place of their rows
     python3 -m experiments.report                # docs/RESULTS.md and its plots, from the results
 
 Each run is a process of its own; several share the cores, a thread or more each, which on small networks does more than
-one run with all of them. A run that was interrupted goes on from its last epoch. Results are appended to
+one run with all of them. An interrupted run resumes after its last epoch. Results are appended to
 experiments/results/<dataset>.jsonl, a line per head that was measured. Networks and small copies of the data are kept
 in experiments/work/ while the study goes on.
 """
@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def get_args_parser() -> ArgumentParser:
     parser = ArgumentParser(__doc__)
     parser.add_argument("--quick", action="store_true", help="a few short runs, to see that all of it works")
     parser.add_argument("--check", action="store_true", help="repeat a run of each data set: as in the results?")
-    parser.add_argument("--runs", metavar="TEXT", default="", help="only runs whose names have this in them")
+    parser.add_argument("--runs", metavar="PATTERN", nargs="+", default=["*"], help="only runs of such names (* ? [])")
     parser.add_argument("--again", action="store_true", help="do runs that are done too, and replace their rows")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="runs at one time")
     parser.add_argument("--work", default=str(ROOT / "experiments" / "work"), help="folder of what can be made again")
@@ -89,7 +90,11 @@ def main(args: argparse.Namespace) -> None:
     if args.quick:
         shutil.rmtree(folder, ignore_errors=True)
     done = set() if args.again else {row["run"] for row in results.read(folder)}
-    left = [run for name, run in runs.items() if name not in done and args.runs in name]
+    left = [
+        run
+        for name, run in runs.items()
+        if name not in done and any(fnmatchcase(name, pattern) for pattern in args.runs)
+    ]
     print(f"{len(runs)} runs, {len(done)} done, {len(left)} to do now")
     threads = max(1, (os.cpu_count() or 1) // args.jobs)
     started: dict[str, Future[list[dict[str, Any]]]] = {}
