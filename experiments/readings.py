@@ -150,16 +150,19 @@ def read_dynamics(data: str, heads: Heads) -> Reading:
 
 
 def read_static(data: str, heads: Heads) -> Reading:
-    """Dynamic against static sparsity of the same weights: a control that is no worse if routes are static."""
+    """Dynamic against static sparsity of the same weights: a control that is no worse if routes are static.
+
+    It was not trained as a static head, so it can refute the claim, and cannot support it.
+    """
     difference = interval(less(row["top1"], row.get("top1_frozen")) for row in heads.dka)
     same = interval(row.get("frozen_agreement", math.nan) for row in heads.dka)
     return Reading(
         CHOICE,
         data,
-        verdict(difference),
+        "does not hold" if verdict(difference) == "does not hold" else "cannot tell",
         f"K = {ABLATED_K}: {shown(difference, 2)} points of top-1 above the same head with fixed weights; "
         f"both predict the same in {shown(same, 1, 100)} % of images",
-        "the head frozen to its K largest weights of each class, not trained further",
+        "the head frozen to its K largest weights of each class; not trained further, it can refute, but not support",
     )
 
 

@@ -246,7 +246,7 @@ Numbers are means over seeds ± half of their 95 % interval (Student's t; differ
 ## The claims
 
 A claim *holds* or *does not hold* if the whole interval is on one side; what *holds by construction* is true of any
-weights, and no measurement supports it. Most networks were not trained out: {_schedules()}.
+weights, and no measurement supports it. Networks were trained as long as two cores allowed: {_schedules()}.
 
 {verdict_table(found)}
 

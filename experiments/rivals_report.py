@@ -82,20 +82,24 @@ def along(rows: Rows, field: str) -> dict[int, Rows]:
 def sentence(rows: Rows) -> str:
     """When choosing votes per image pays, as far as the rows tell."""
     found = gain(main_rows(rows))
-    cases: dict[str, list[str]] = {}
+    cases: dict[str, dict[str, list[str]]] = {}  # {verdict: {what is varied: its values}}
     for field, (title, usual) in AXES.items():
         for value, own in along(rows, field).items():
             if value != usual:
-                cases.setdefault(gain(own).verdict, []).append(f"{title} = {value}")
-    others = sum(map(len, cases.values()))
+                cases.setdefault(gain(own).verdict, {}).setdefault(title, []).append(str(value))
+    others = sum(len(values) for found in cases.values() for values in found.values())
+
+    def listed(verdict: str) -> str:
+        return "; ".join(f"{title} = {', '.join(values)}" for title, values in cases.get(verdict, {}).items()) or "none"
+
     texts = [
         f"**Choosing votes per image, behind frozen features: {found.verdict}.** With {CLASSES} classes, {IMAGES} "
         f"training images of each and K = {K}, DKA minus the best fixed choice of as many weights "
         f"({TITLES[found.rival]}) is {shown(found.points, 1)} points of top-1 ({found.points.seeds} seeds).",
-        f"Of {others} other settings, it pays at {' and '.join(cases.get('pays', ['none']))}, and does not pay at "
-        f"{' and '.join(cases.get('does not pay', ['none']))}; of the others these rows cannot tell. One interval of "
-        "95 % in twenty misses by chance, so a verdict on one setting alone is worth little.",
-        *(f"One seed only: {one}." for one in cases.get("one seed", [])),
+        f"In {others} other settings one of the three is varied. It pays: {listed('pays')}. It does not pay: "
+        f"{listed('does not pay')}. These rows cannot tell: {listed('cannot tell')}. One seed only: "
+        f"{listed('one seed')}. One interval of 95 % in twenty misses by chance, so a verdict on one setting alone is "
+        "worth little.",
     ]
     return " ".join(texts)
 

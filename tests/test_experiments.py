@@ -277,10 +277,13 @@ def test_verdicts_by_controls_that_can_win():
     assert static.verdict == "cannot tell" and static.number.startswith("K = 5: 0.10 ± 0.25 points")
     assert "the same in 90.0 ± 0.0 % of images" in static.number
     assert found["The largest votes matter more than the most active units", "mini_places"].verdict == "cannot tell"
+    equal = [{**row, "top1_frozen": row["top1"]} for row in rows]
+    assert {one.verdict for one in readings(equal) if one.claim == CHOICE} == {"does not hold"}
     assert found["The units of an explanation are different reasons", "mini_places"].verdict == "does not hold"
     better = {**extra, "top1_frozen": 80.0, "active_deletion": 0.5, "effective_units": 4.5}
     verdicts = {one.claim: one.verdict for one in readings([{**row, **better} for row in made_up()])}
-    assert verdicts[CHOICE] == verdicts["The units of an explanation are different reasons"] == "holds"
+    assert verdicts[CHOICE] == "cannot tell"  # a frozen head that was not trained further can only refute
+    assert verdicts["The units of an explanation are different reasons"] == "holds"
     assert verdicts["The largest votes matter more than the most active units"] == "holds"
 
 

@@ -216,7 +216,7 @@ def test_the_sentence_says_what_the_rows_say(gain, verdict, shown):
     assert text.startswith(f"**Choosing votes per image, behind frozen features: {verdict}.**")
     name = rivals_report.TITLES["elastic net, trained"]
     assert f"as many weights ({name}) is {shown}" in text and "(3 seeds)" in text
-    assert "Of 1 other settings, it pays at K = 1, and does not pay at none;" in text
+    assert "In 1 other settings one of the three is varied. It pays: K = 1. It does not pay: none." in text
 
 
 def test_a_single_seed_has_no_verdict():
