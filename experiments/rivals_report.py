@@ -97,9 +97,9 @@ def sentence(rows: Rows) -> str:
         f"training images of each and K = {K}, DKA minus the best fixed choice of as many weights "
         f"({TITLES[found.rival]}) is {shown(found.points, 1)} points of top-1 ({found.points.seeds} seeds).",
         f"In {others} other settings one of the three is varied. It pays: {listed('pays')}. It does not pay: "
-        f"{listed('does not pay')}. These rows cannot tell: {listed('cannot tell')}. One seed only: "
-        f"{listed('one seed')}. One interval of 95 % in twenty misses by chance, so a verdict on one setting alone is "
-        "worth little.",
+        f"{listed('does not pay')}. These rows cannot tell: {listed('cannot tell')}. One interval of "
+        "95 % in twenty misses by chance, so a verdict on one setting alone is worth little.",
+        *([f"One seed only: {listed('one seed')}."] if "one seed" in cases else []),
     ]
     return " ".join(texts)
 
@@ -165,7 +165,8 @@ edge, then longer trainings while they gain {ENOUGH} points. Validation images w
 - Of the {K} weights of largest absolute value of a class of the dense head, 99.9 % are negative (seed 0): they tell
   what a class is not, and few images have them. That is why pruning by magnitude fails here.
 - The network was trained on ImageNet, of which these classes and perhaps these images are a part.
-- One network, one data set, frozen features: what happens where features train along was not run.
+- One network, one data set, frozen features. Where the last convolution trains along, a DKA head loses little to a
+  dense one ([Your own network](YOUR_NETWORK.md#weights-that-you-have)); trained fixed choices were not run there.
 
 {len(jobs)} trainings of all heads, commit {commits}.
 
