@@ -146,8 +146,12 @@ def test_jet_is_the_authors_overlay_and_the_figure_is_the_same(trained, dissecte
     pages = {cam: (tmp_path / cam / "explain.html").read_text() for cam in runs}
     assert "one scale for all maps" in pages["votes"] and "one scale for all maps" not in pages["jet"]
     assert runs["votes"]["no_strips"] is None
-    for unit in runs["votes"]["units"]:  # copied from the dissection's page
-        assert unit["strip"] == f"vis/unit-{unit['unit']}.jpg" and unit["threshold"] is not None
+    assert [unit["unit"] for unit in runs["votes"]["units"]] == list(range(1, 513))
+    assert all(unit["threshold"] is not None for unit in runs["votes"]["units"])
+    shown = [unit for unit in runs["votes"]["units"] if unit["strip"]]  # copied from the dissection's page
+    assert {unit["unit"] for unit in shown} >= {u["unit"] for i in runs["votes"]["images"] for u in i["units"]}
+    for unit in shown:
+        assert unit["strip"] == f"vis/unit-{unit['unit']}.jpg"
         with Image.open(tmp_path / "votes" / unit["strip"]) as strip:
             assert strip.size == (96 * unit["tiles"], 96)
     listed = runs["votes"]["images"][0]["units"][0]["unit"]
