@@ -327,7 +327,7 @@
   // Give a card its buttons and tools.
   function equip(card) {
     for (const row of card.querySelectorAll("table.sum tr[data-unit]"))
-      row.firstElementChild.append(...hushes(row.dataset.unit - 1));
+      row.querySelector("[data-silence]").replaceWith(...hushes(row.dataset.unit - 1));  // the page has it hidden
     if (!card.querySelector("[data-others]")) card.querySelector("[data-bias]").before(copyOf("others"));
     const panel = card.querySelector("[data-panel]");
     panel.append(copyOf("tools"));
