@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments import results, rivals_report
-from experiments.plan import ABLATED_K, FULL, KS, plan
+from experiments.plan import ABLATED_K, FULL, KS, TRAINED_OUT, plan
 from experiments.readings import read_photographs, readings, verdict_table
 from experiments.results import interval, select
 from experiments.tables import (
@@ -277,7 +277,7 @@ def summary_table(rows: Rows) -> str:
         Column("interpretable units", "lite_interpretable"),
     ]
     named = []
-    for dataset in NAMES:
+    for dataset in (TRAINED_OUT, "fashion_mnist"):
         own = select(rows, dataset=dataset, variant="")
         for head, k in (("dense", None), ("dka", 5)):
             found = select(own, head=head, k=k)

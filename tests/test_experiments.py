@@ -259,7 +259,7 @@ def test_the_document_says_what_the_rows_say(tmp_path):
     assert "| DKA, K = 5 | 85.10 ± 0.25 |" in text
     readme = (tmp_path / "README.md").read_text()
     assert readme.startswith("before") and readme.endswith("after\n") and "old" not in readme
-    assert "| mini_places, dense | 80.1 ± 0.2 |" in readme
+    assert "| mini_places, trained out, dense | 80.1 ± 0.2 |" in readme
     assert {path.name for path in (tmp_path / "docs" / "results").iterdir()} == {
         f"{name}.png" for name in [*report.PLOTS, "rivals"]
     }
