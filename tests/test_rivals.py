@@ -238,3 +238,10 @@ def test_the_section_and_the_figure(tmp_path):
     assert rivals_report.section([]) == ""
     rivals_report.plot(tmp_path / "rivals.png", rows)
     assert (tmp_path / "rivals.png").stat().st_size > 10_000
+
+
+def test_the_claims_that_rivals_decide():
+    choice, accuracy = rivals_report.claims_decided(study_rows({5: 2}))
+    assert choice.verdict == "holds" and accuracy.claim == "No loss of accuracy"
+    assert accuracy.verdict == "holds" and accuracy.number.startswith("K = 5, 200 classes: 7.1 ± 0.2 points")
+    assert rivals_report.claims_decided([]) == []
