@@ -231,9 +231,9 @@ def document(rows: Rows) -> str:
     """RESULTS.md."""
     plain = select(rows, variant="")
     sections = [section(name, own) for name in NAMES if (own := select(plain, dataset=name))]
-    pictures = json.loads(PHOTOGRAPHS.read_text(encoding="utf-8"))
+    photos = json.loads(PHOTOGRAPHS.read_text(encoding="utf-8"))
     rivals = results.read(RIVALS)
-    found = [*readings(rows), *rivals_report.claims_decided(rivals), *read_photographs(pictures["rows"])]
+    found = [*readings(rows), *rivals_report.claims_decided(rivals), *read_photographs(photos["rows"])]
     images = "\n".join(f"![{title} against K](results/{name}.png)\n" for name, (_, title, _) in PLOTS.items())
     return f"""# The paper's claims, measured
 
@@ -257,7 +257,7 @@ margin is no gain. Networks were trained briefly, but for those called trained o
 {chr(10).join(f"{part}{chr(10)}" for part in sections)}
 {ablations(rows)}
 {rivals_report.section(rivals)}
-{photographs(pictures)}"""
+{photographs(photos)}"""
 
 
 def _schedules() -> str:
