@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.readings import ACCURACY, CHOICE, MARGIN, Reading
-from experiments.readings import verdict as judged
+from experiments.readings import ACCURACY, CHOICE, MARGIN, Reading, verdict
 from experiments.results import Interval, interval, paired, select
 from experiments.rivals import CLASSES, DATASET, ENOUGH, HELD_OUT, IMAGES, MASKED, Job, K
 from experiments.tables import Column, Rows, shown, table
@@ -90,8 +89,8 @@ def sentence(rows: Rows) -> str:
                 cases.setdefault(gain(own).verdict, {}).setdefault(title, []).append(str(value))
     others = sum(len(values) for found in cases.values() for values in found.values())
 
-    def listed(verdict: str) -> str:
-        return "; ".join(f"{title} = {', '.join(values)}" for title, values in cases.get(verdict, {}).items()) or "none"
+    def listed(answer: str) -> str:
+        return "; ".join(f"{title} = {', '.join(values)}" for title, values in cases.get(answer, {}).items()) or "none"
 
     texts = [
         f"**Choosing votes per image, behind frozen features: {found.verdict}.** With {CLASSES} classes, {IMAGES} "
@@ -116,16 +115,14 @@ def claims_decided(rows: Iterable[dict[str, Any]]) -> list[Reading]:
     if not main:
         return []
     found = gain(main)
-    verdicts = {"pays": "holds", "does not pay": "does not hold"}
     text = f"K = {K}, {CLASSES} classes: {shown(found.points)} points of top-1 above the best fixed choice"
     control = f"{TITLES[found.rival]}: the best of {len(MASKED)} trained fixed choices of as many weights"
-    verdict = verdicts.get(found.verdict, "cannot tell")
     lost = paired(select(main, head="dka"), select(main, head="dense"), "top1")
     number = f"K = {K}, {CLASSES} classes: {shown(lost)} points (holds if the whole interval is above -{MARGIN:g})"
     data = "Tiny-ImageNet, frozen features"
     return [
-        Reading(CHOICE, data, verdict, text, control),
-        Reading(ACCURACY, data, judged(lost, margin=MARGIN), number, "a dense head, same features, tuning and seed"),
+        Reading(CHOICE, data, verdict(found.points), text, control),
+        Reading(ACCURACY, data, verdict(lost, margin=MARGIN), number, "a dense head, same features, tuning and seed"),
     ]
 
 
