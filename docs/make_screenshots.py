@@ -85,7 +85,7 @@ def main() -> None:
 
 def photograph(element: WebElement) -> Image.Image:
     """What an element looks like."""
-    return Image.open(io.BytesIO(element.screenshot_as_png)).convert("RGB")
+    return decoded(element.screenshot_as_png)
 
 
 def animate(browser: webdriver.Chrome, card: WebElement, path: Path) -> None:
@@ -105,8 +105,13 @@ def animate(browser: webdriver.Chrome, card: WebElement, path: Path) -> None:
 
 def window(browser: webdriver.Chrome) -> Image.Image:
     """What the window shows."""
-    whole = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("RGB")
+    whole = decoded(browser.get_screenshot_as_png())
     return whole.resize((SHOWN_WIDTH, round(whole.height * SHOWN_WIDTH / whole.width)), Image.Resampling.LANCZOS)
+
+
+def decoded(png: bytes) -> Image.Image:
+    """A screenshot's pixels, RGB."""
+    return Image.open(io.BytesIO(png)).convert("RGB")
 
 
 if __name__ == "__main__":
