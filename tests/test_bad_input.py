@@ -25,7 +25,7 @@ from models import load_snapshot
 from netdissect import main as dissection
 from netdissect.tally import read_tally
 from training import loop
-from util.cli import run
+from util.cli import parse_int, run
 from util.files import lock_folder
 
 IMAGE = "train/tundra/00000000.jpg"
@@ -807,6 +807,13 @@ def test_ctrl_c_leaves_no_process_behind(imports, flags, trained, tree, broden, 
     while session := processes_of_session(process.pid):
         assert time.monotonic() < until, session
         time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "text, number", [("7", 7), (" 7\r\n", 7), ("0\x1f", None), ("7 7", None), ("-7", None), ("", None)]
+)
+def test_whole_numbers_in_files(text, number):
+    assert parse_int(text) == number
 
 
 def processes_of_session(leader: int) -> list[str]:

@@ -103,8 +103,8 @@ def default_workers() -> int:
 
 
 def parse_int(text: str | None) -> int | None:
-    """A whole number of up to 18 digits; None for any other text."""
-    return int(text) if text and re.fullmatch(r"[0-9]{1,18}", text.strip()) else None
+    """A whole number of up to 18 digits, with spaces and line ends around it or not; None for any other text."""
+    return int(text) if text and re.fullmatch(r"[ \t\r\n]*[0-9]{1,18}[ \t\r\n]*", text) else None
 
 
 def parse_float(text: str) -> float | None:
