@@ -1,8 +1,9 @@
-"""Heads on frozen features, which the studies compare with DKA, and how they are trained."""
+"""Heads which the studies compare with DKA, behind frozen layers or layers that train along, and their training."""
 
+import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
@@ -48,7 +49,7 @@ def elastic_nets(pooled: np.ndarray, targets: np.ndarray, strengths: tuple[float
         yield DenseHead.of(torch.from_numpy(weight).float(), torch.from_numpy(bias).float())
 
 
-def elastic_net_path(data: Features) -> Iterator[DenseHead]:
+def elastic_net_path(pooled: Tensor, targets: Tensor) -> Iterator[DenseHead]:
     """The same sparse heads for many classes, the sparsest first: each strength is PATH_STEP times the one before.
 
     The objective is that of glm_saga (Wong, Santurkar, Madry 2021) and of scikit-learn: mean cross-entropy on
@@ -57,11 +58,12 @@ def elastic_net_path(data: Features) -> Iterator[DenseHead]:
     step (Beck and Teboulle 2009; restarted as by O'Donoghue and Candes 2015).
 
     Args:
-        data: V training images.
+        pooled: (V, N) features of the training images, which the heads take as they are.
+        targets: (V,) their classes.
     """
-    mean, spread = data.pooled.mean(0), data.pooled.std(0).clamp(min=1e-6)
-    x = torch.cat([(data.pooled - mean) / spread, torch.ones(len(data.pooled), 1)], 1)  # (V, N + 1), the last for b
-    wanted = F.one_hot(data.targets).float()  # (V, C)
+    mean, spread = pooled.mean(0), pooled.std(0).clamp(min=1e-6)
+    x = torch.cat([(pooled - mean) / spread, torch.ones(len(pooled), 1)], 1)  # (V, N + 1), the last for b
+    wanted = F.one_hot(targets).float()  # (V, C)
     weight = torch.zeros(wanted.shape[1], x.shape[1])
     weight[:, -1] = wanted.mean(0).log()
     strength = ((wanted - wanted.mean(0)).t() @ x[:, :-1]).abs().max().item() / len(x) / L1_RATIO
@@ -97,8 +99,8 @@ def _minimised(x: Tensor, wanted: Tensor, weight: Tensor, strength: float, curva
 class ElasticNets:
     """The heads of `elastic_net_path`, as far as they were asked for."""
 
-    def __init__(self, data: Features):
-        self.path, self.known = elastic_net_path(data), list[DenseHead]()
+    def __init__(self, pooled: Tensor, targets: Tensor):
+        self.path, self.known = elastic_net_path(pooled, targets), list[DenseHead]()
 
     def with_weights(self, least: float) -> DenseHead:
         """The first head that has so many weights per class in the mean."""
@@ -178,11 +180,40 @@ def static_head(head: Head, unit: Tensor) -> StaticHead:
     return static
 
 
-def largest_mean_votes(head: Head, data: Features, topk: int) -> Tensor:
-    """The K units of each class that have the largest mean votes for it in its own training images: (C, K)."""
-    members = F.one_hot(data.targets, head.out_features).float()  # (V, C)
-    means = members.t() @ data.pooled / members.sum(0)[:, None]  # (C, N)
+def largest_mean_votes(head: Head, pooled: Tensor, targets: Tensor, topk: int) -> Tensor:
+    """The K units of each class that have the largest mean votes for it in its own training images: (C, K).
+
+    Args:
+        head: N units, C classes.
+        pooled: (V, N) features of the training images.
+        targets: (V,) their classes.
+        topk: K.
+    """
+    members = F.one_hot(targets, head.out_features).float()  # (V, C)
+    means = members.t() @ pooled / members.sum(0)[:, None]  # (C, N)
     return (means * head.weight.detach()).topk(topk, 1).indices
+
+
+class Tail(nn.Module):
+    """What is trained of a network: its head, and the layers in front of it that are not frozen.
+
+    Args:
+        layers: maps what the frozen part puts out (V, ...) to pooled features (V, N); `nn.Identity()` if all but the
+            head is frozen. They are copied.
+        head: maps these to scores (V, C).
+    """
+
+    def __init__(self, layers: nn.Module, head: Any):
+        super().__init__()
+        self.layers, self.head = copy.deepcopy(layers), head
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map (V, ...) to (V, C)."""
+        return self.head(self.layers(input))
+
+    def with_head(self, head: Any) -> "Tail":
+        """The same layers in front of another head, as they are now."""
+        return Tail(self.layers, head).train(self.training)
 
 
 class GradualPruning:
@@ -214,12 +245,12 @@ def nothing(share: float) -> None:
 
 
 def train(
-    head: nn.Module, data: Features, recipe: Recipe, seed: int, after_step: Callable[[float], None] = nothing
+    model: nn.Module, data: Features, recipe: Recipe, seed: int, after_step: Callable[[float], None] = nothing
 ) -> None:
-    """Train a head by Adam on cross-entropy; the learning rate falls linearly to 0.
+    """Train by Adam on cross-entropy; the learning rate falls linearly to 0. The model is left in eval mode.
 
     Args:
-        head: maps (V, N) to (V, C).
+        model: maps (V, ...) to (V, C).
         data: V training images.
         recipe: learning rate and epochs.
         seed: of the order of the images.
@@ -227,21 +258,23 @@ def train(
     """
     generator = torch.Generator().manual_seed(seed)
     steps = recipe.epochs * math.ceil(len(data.targets) / BATCH)
-    optimizer = torch.optim.Adam(head.parameters(), lr=recipe.lr)
+    optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
     done = 0
+    model.train()
     for _ in range(recipe.epochs):
         for index in torch.randperm(len(data.targets), generator=generator).split(BATCH):
-            loss = F.cross_entropy(head(data.pooled[index]), data.targets[index])
+            loss = F.cross_entropy(model(data.values[index]), data.targets[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             done += 1
             after_step(done / steps)
+    model.eval()
 
 
 @torch.inference_mode()
-def scores(head: Head, pooled: Tensor) -> Tensor:
-    """The scores (V, C) of pooled features (V, N)."""
-    return torch.cat([head(block) for block in pooled.split(BATCH)])
+def run_in_blocks(model: nn.Module | Head, values: Tensor) -> Tensor:
+    """What a model, in eval mode, puts out for many inputs (V, ...)."""
+    return torch.cat([model(block) for block in values.split(BATCH)])

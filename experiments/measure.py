@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from experiments.heads import scores
+from experiments.heads import run_in_blocks
 from explain.faithfulness import at_random, by_votes, controls
 from explain.routes import overlaps, within_and_between
 from explain.sparsity import accuracy_at, accuracy_of, compare_frozen, contributing, effective_concepts
@@ -96,7 +96,7 @@ def measure_head(head: Head, pooled: Tensor, targets: Tensor) -> dict[str, Any]:
             they are worth, groups of near-duplicates, mean correlation of two
         class_independence, contrastiveness: of all units that are shown
     """
-    logits = scores(head, pooled)  # (V, C)
+    logits = run_in_blocks(head, pooled)  # (V, C)
     classes = logits.argmax(1)
     votes = votes_of(head, pooled, classes)
     shown = torch.zeros(len(pooled), pooled.shape[1] + 1, dtype=torch.bool)

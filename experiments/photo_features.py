@@ -1,4 +1,4 @@
-"""Pooled features of photographs: what a frozen network gives its head, computed once and kept in NumPy files."""
+"""Features of photographs: what the frozen part of a network gives the rest, computed once and kept in NumPy files."""
 
 import json
 from collections import Counter
@@ -13,8 +13,7 @@ from loader.batches import make_loader
 from loader.datasets import DataSource
 from loader.images import val_transform
 from loader.splits import Images
-from models import head_of
-from models.hooks import layer_inputs
+from models.cut import run_until
 from util.files import atomic_write
 from util.progress import progress
 
@@ -24,20 +23,24 @@ SPLITS = ("val", "train")
 
 
 class Features(NamedTuple):
-    """Pooled features (V, N), float32, and classes (V,) of the images of a split."""
+    """What the frozen part puts out for the images of a split, (V, ...) float32, and their classes (V,).
 
-    pooled: Tensor
+    Behind all but the head these are pooled features (V, N).
+    """
+
+    values: Tensor
     targets: Tensor
 
 
-def ensure_features(model: nn.Module, source: DataSource, folder: Path) -> None:
+def ensure_features(model: nn.Module, layer: str, source: DataSource, folder: Path) -> None:
     """Compute what `folder` lacks of the features of a data set's images; an interrupted computation is resumed.
 
-    Writes `<split>.npy` (V, N) float16, `<split>_targets.npy` (V,), and `<split>.json`, the number of rows that are
+    Writes `<split>.npy` (V, ...) float16, `<split>_targets.npy` (V,), and `<split>.json`, the number of rows that are
     there. The classes take turns, so that the first rows have as many images of each.
 
     Args:
         model: a network with one of the project's heads, in eval mode.
+        layer: the last frozen one, or `models.cut.TRUNK`: all but the head.
         source: its images are transformed as for validation, without flips.
         folder: of the files.
     """
@@ -45,14 +48,15 @@ def ensure_features(model: nn.Module, source: DataSource, folder: Path) -> None:
     for split in SPLITS:
         images = source.dataset(split, val_transform(source.spec))
         order = in_turns(list(images.targets))
-        file, width = folder / f"{split}.npy", head_of(model).in_features
         done = _done(folder, split)
-        mode = "r+" if done else "w+"
-        rows = np.lib.format.open_memmap(file, mode=mode, dtype=np.float16, shape=(len(order), width))
+        mode, shape = "r+" if done else "w+", _outputs(model, layer, images, order[:1]).shape[1:]
+        rows = np.lib.format.open_memmap(
+            folder / f"{split}.npy", mode=mode, dtype=np.float16, shape=(len(order), *shape)
+        )
         np.save(folder / f"{split}_targets.npy", np.asarray(images.targets)[order])
         for start in progress(range(done, len(order), BLOCK), desc=split, unit="block"):
             block = order[start : start + BLOCK]
-            rows[start : start + len(block)] = _pooled(model, images, block).numpy()
+            rows[start : start + len(block)] = _outputs(model, layer, images, block).numpy()
             rows.flush()
             with atomic_write(folder / f"{split}.json") as temporary:
                 temporary.write_text(json.dumps(start + len(block)), encoding="utf-8")
@@ -75,19 +79,15 @@ def _done(folder: Path, split: str) -> int:
 
 
 @torch.inference_mode()
-def _pooled(model: nn.Module, images: Images, numbers: list[int]) -> Tensor:
-    """What reaches the head for the images of these numbers: (B, N)."""
-    head = head_of(model)
-    assert isinstance(head, nn.Module)
-    with layer_inputs(head) as pooled:
-        for pixels, _ in make_loader(images, BATCH, 0, torch.device("cpu"), numbers):
-            model(pixels)
-    return torch.cat(pooled)
+def _outputs(model: nn.Module, layer: str, images: Images, numbers: list[int]) -> Tensor:
+    """What a layer puts out for the images of these numbers: (B, ...)."""
+    batches = make_loader(images, BATCH, 0, torch.device("cpu"), numbers)
+    return torch.cat([run_until(model, layer, pixels) for pixels, _ in batches])
 
 
 def read_features(folder: Path, split: str) -> Features:
     """The rows of a split that are there."""
     done = _done(folder, split)
-    pooled = np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)[:done]
+    values = np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False)[:done]
     targets = np.load(folder / f"{split}_targets.npy", allow_pickle=False)[:done]
-    return Features(torch.from_numpy(pooled.astype(np.float32)), torch.from_numpy(targets))
+    return Features(torch.from_numpy(values.astype(np.float32)), torch.from_numpy(targets))

@@ -1,24 +1,28 @@
-"""When does choosing votes per image pay? DKA heads and fixed choices of as many weights, on the same frozen features.
+"""When does choosing votes per image pay? DKA heads and fixed choices of as many weights, on equal terms.
 
     python3 experiments/rivals.py --data data/tiny-imagenet-200            # all of it; resumable
     python3 experiments/rivals.py --data data/tiny-imagenet-200 --quick    # a minute, into experiments/quick/rivals/
     python3 experiments/rivals.py --data data/tiny-imagenet-200 --check    # one job again: are its numbers the same?
     python3 -m experiments.report                                          # docs/RESULTS.md, which shows the rows
 
-The features are those of EfficientNet-Lite0 with its ImageNet weights, for the images of Tiny-ImageNet at 128 px as
-validation sees them, kept in experiments/work/rivals/. Each head is tuned by the same procedure on training images that
-no head is trained on (`tune`), and measured on the validation images. All start from the weights of the dense head.
-Results are appended to experiments/results/rivals/, a line per head; what is there is not done again.
+EfficientNet-Lite0 with its ImageNet weights sees the images of Tiny-ImageNet at 128 px, as validation sees them. Frozen
+is all but the head, or all but the head and the last convolution; what the frozen part puts out is kept in
+experiments/work/rivals/. Each head is tuned by the same procedure on training images that none is trained on (`tune`),
+and measured on the validation images. All start from the weights of the dense head, and of the layers that trained with
+it. Results are appended to experiments/results/rivals/, a line per head; what is there is not done again.
 """
 
 import argparse
 import math
+import multiprocessing
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +39,11 @@ from experiments.heads import (
     ElasticNets,
     GradualPruning,
     Recipe,
+    Tail,
     TopActivationsHead,
     largest_mean_votes,
-    scores,
+    nothing,
+    run_in_blocks,
     static_head,
     train,
     weights_per_class,
@@ -46,22 +52,26 @@ from experiments.origin import origin
 from experiments.photo_features import Features, ensure_features, read_features
 from loader.datasets import find_dataset
 from models import Head, build_model
+from models.cut import TRUNK, cut_at
 from models.dynamic_k import DynamicKLinear
-from models.heads import DenseHead, PrunedHead, StaticHead, fill
-from util.cli import ArgumentParser, UserError, run
+from models.heads import DenseHead, PrunedHead, StaticHead, fill, head_module_name
+from util.cli import ArgumentParser, UserError, check_ranges, run
 
 FOLDER = results.FOLDER / "rivals"
 DATASET, TUNING = "tiny_imagenet", "tiny_imagenet_tuning"
 HELD_OUT = 30  # images of each class, a tenth, that the heads are tuned on and none is trained on
 CLASSES, IMAGES, K = 200, 100, 5  # unless they are what is varied; images are training images per class
+BEHIND = "_blocks.15"  # the last frozen layer where the last convolution trains along
 KS = (1, 2, 3, 5, 10, 20, 50)  # beside N, where DKA is the dense head
 FIRST_KS = (1, 20, 2)  # of the first seed, before others
 CLASS_COUNTS = (10, 25, 50, 100, 200)
+BEHIND_KS, BEHIND_CLASS_COUNTS = (1, 20), (10, 50, 200)  # the same where the last convolution trains along
 IMAGE_COUNTS = (10, 30, 100, 270)
 SEEDS = (0, 1, 2, 3, 4)
 FEW_SEEDS = 3  # of K other than 5, and of all jobs before the others
 LRS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FIRST_LRS = (4, 5, 6)  # places in LRS that are tried; then those beyond an edge, as long as the best is there
+LONG = {TRUNK: 8, BEHIND: 4}  # epochs of the long training for 60,000 images, by what is frozen
 SHORT = 3  # the short training has so many times fewer epochs than the long one
 ENOUGH = 0.2  # points of accuracy for which no head is trained longer
 LONGER = 3  # times the long one
@@ -70,19 +80,21 @@ SELECTED = 2  # times K: weights per class of the elastic net of which the K lar
 
 @dataclass(frozen=True)
 class Job:
-    """Heads that are trained on the same images.
+    """Heads that are trained on the same images, behind the same frozen layers.
 
     Attributes:
         classes: number of classes, drawn by the seed unless it is all.
         images: training images of each.
         k: K.
         seed: of the draw, of initial weights and of the order of images.
+        frozen: the last frozen layer, or `TRUNK`: all but the head.
     """
 
     classes: int = CLASSES
     images: int = IMAGES
     k: int = K
     seed: int = 0
+    frozen: str = TRUNK
 
 
 @dataclass(frozen=True)
@@ -93,17 +105,20 @@ class Data:
         train: of its training images.
         held_out: of other training images, to tune on.
         val: of the validation images of its classes.
+        layers: from these features to pooled ones, with their weights before any training.
     """
 
     train: Features
     held_out: Features
     val: Features
+    layers: nn.Module
 
 
 def plan() -> list[Job]:
     """All jobs, the most important first; more K, images and seeds of all come last."""
-    few = SEEDS[:FEW_SEEDS]
-    jobs = [Job(seed=seed) for seed in few]
+    few, behind = SEEDS[:FEW_SEEDS], Job(frozen=BEHIND)
+    jobs = [Job(seed=seed) for seed in few] + [replace(behind, seed=seed) for seed in few]
+    jobs += [replace(behind, classes=classes, seed=seed) for classes in BEHIND_CLASS_COUNTS for seed in few]
     for seed in few:
         jobs += [Job(classes=classes, seed=seed) for classes in CLASS_COUNTS]
         jobs += [Job(images=images, seed=seed) for images in IMAGE_COUNTS[:-1]]
@@ -113,10 +128,11 @@ def plan() -> list[Job]:
     for seed in SEEDS:
         jobs += [Job(classes=classes, seed=seed) for classes in CLASS_COUNTS]
         jobs += [Job(images=images, seed=seed) for images in IMAGE_COUNTS]
+    jobs += [replace(behind, k=k, seed=seed) for seed in few for k in BEHIND_KS]
     return list(dict.fromkeys(jobs))
 
 
-QUICK = [Job(classes=10, images=30), Job(classes=25, images=10)]
+QUICK = [Job(classes=10, images=30), Job(classes=25, images=10), Job(classes=10, images=30, frozen=BEHIND)]
 CHECKED = Job(classes=10)
 
 
@@ -126,42 +142,71 @@ def get_args_parser() -> ArgumentParser:
     parser.add_argument("--data", help="Tiny-ImageNet's folder, or the one that holds it (default data/)")
     parser.add_argument("--quick", action="store_true", help="two small jobs, to see that all of it works")
     parser.add_argument("--check", action="store_true", help="repeat one small job and compare it with the results")
-    parser.add_argument("--jobs", type=int, metavar="N", help="end after so many jobs (default: all)")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes at one time")
+    parser.add_argument("--most", type=int, metavar="N", help="end after so many trainings of all heads (default: all)")
     parser.add_argument("--work", default=str(ROOT / "experiments" / "work" / "rivals"), help="folder of the features")
     parser.add_argument("--features_only", action="store_true", help="compute the features, and end")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Compute the features that are missing, then run the jobs that are not done yet."""
+    """Compute the features that are missing, then run the jobs that are not done yet, each tuning in one process."""
+    check_ranges(args, {"jobs": (1, os.cpu_count() or 1)})
     work = Path(args.work)
-    if args.features_only or not (work / "val.json").is_file():
+    if args.features_only or not all((work / frozen / "val.json").is_file() for frozen in LONG):
         cache_features(args.data, work)
     if args.features_only:
         return
-    every = Rows(read_features(work, "train"), read_features(work, "val"))
     if args.check:
-        check(every)
+        check(partial(read_rows, work))
         return
     folder = ROOT / "experiments" / "quick" / "rivals" if args.quick else FOLDER
     if args.quick:
         shutil.rmtree(folder, ignore_errors=True)
-    study(QUICK if args.quick else plan(), every, folder, args.jobs)
+    groups: dict[Job, list[Job]] = {}
+    for job in left_of(QUICK if args.quick else plan(), folder)[: args.most]:
+        groups.setdefault(tuned_as(job), []).append(job)
+    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        for future in [pool.submit(study, group, partial(read_rows, work), folder) for group in groups.values()]:
+            future.result()
 
 
 def cache_features(data: str | None, work: Path) -> None:
-    """Compute the features of all images; an interrupted computation is resumed."""
+    """Compute the features of all images, behind either part; an interrupted computation is resumed."""
     source = find_dataset(DATASET, data, ROOT).behind_frozen()
-    network = build_model("efficientnet_lite0", settings.DATASETS["imagenet"]["num_classes"]).eval()
-    ensure_features(network.to(memory_format=torch.channels_last), source, work)
+    network = pretrained().to(memory_format=torch.channels_last)
+    for frozen in LONG:
+        ensure_features(network, frozen, source, work / frozen)
+
+
+def pretrained() -> nn.Module:
+    """EfficientNet-Lite0 with its ImageNet weights, in eval mode."""
+    return build_model("efficientnet_lite0", settings.DATASETS["imagenet"]["num_classes"]).eval()
+
+
+def layers_behind(network: nn.Module, frozen: str) -> nn.Module:
+    """From the outputs (V, ...) of a network's frozen part to pooled features (V, N)."""
+    if frozen == TRUNK:
+        return nn.Identity()
+    rest = cut_at(network, frozen).rest
+    rest.set_submodule(head_module_name(rest), nn.Identity())
+    return rest
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The features of all images: of training, classes taking turns, and of validation."""
+    """The features of all images behind a frozen part: of training, classes taking turns, and of validation.
+
+    Attributes:
+        train, val: the features.
+        layers: from them to pooled features.
+    """
 
     train: Features
     val: Features
+    layers: nn.Module
 
     def of(self, job: Job) -> Data:
         """What a job uses: classes are numbered anew, from 0.
@@ -187,12 +232,23 @@ class Rows:
             _part(self.train, (drawn * count + classes).flatten(), classes),
             _part(self.train, (torch.arange(HELD_OUT)[:, None] * count + classes).flatten(), classes),
             _part(self.val, torch.isin(self.val.targets, classes).nonzero().flatten(), classes),
+            self.layers,
         )
+
+
+@cache
+def read_rows(work: Path, frozen: str) -> Rows:
+    """The rows behind a frozen part, as far as they were computed."""
+    folder = work / frozen
+    return Rows(read_features(folder, "train"), read_features(folder, "val"), layers_behind(pretrained(), frozen))
+
+
+Every = Callable[[str], Rows]  # the rows behind a frozen part, by its name
 
 
 def _part(rows: Features, index: Tensor, classes: Tensor) -> Features:
     """Some of the rows; their classes are numbered by their place in `classes`, which ascends."""
-    return Features(rows.pooled[index], torch.searchsorted(classes, rows.targets[index]))
+    return Features(rows.values[index], torch.searchsorted(classes, rows.targets[index]))
 
 
 # --- the heads ----------------------------------------------------------------------------------------------------
@@ -202,7 +258,7 @@ NETS: dict[Job, ElasticNets] = {}  # of the last training images
 
 
 class Bench:
-    """The heads of a job, each made when it is first asked for.
+    """The heads of a job with the layers that trained with each, made when they are first asked for.
 
     Args:
         job: what is trained on what.
@@ -212,21 +268,26 @@ class Bench:
 
     def __init__(self, job: Job, data: Data, recipes: dict[str, Recipe]):
         self.job, self.data, self.recipes = job, data, recipes
-        self.made: dict[str, Head] = {}
+        self.made: dict[str, Tail] = {}
         self.seconds: dict[str, float] = {}
 
     @cached_property
+    def pooled(self) -> Tensor:
+        """The features (V, N) of the training images behind the dense head's layers."""
+        return run_in_blocks(self.tail("dense").layers, self.data.train.values)
+
+    @cached_property
     def nets(self) -> ElasticNets:
-        """Sparse heads of its training images; of all classes and the whole pool, the same for every seed."""
-        same = (self.job.classes, self.job.images) == (CLASSES, IMAGES)
+        """Sparse heads on these features; those of all classes and the whole pool are the same for every seed."""
+        same = replace(self.job, k=0, seed=0) == Job(k=0)
         key = replace(self.job, k=0, seed=0 if same else self.job.seed)
         if key not in NETS:
             NETS.clear()
-            NETS[key] = ElasticNets(self.data.train)
+            NETS[key] = ElasticNets(self.pooled, self.data.train.targets)
         return NETS[key]
 
-    def head(self, name: str) -> Any:
-        """A head of `METHODS`, in eval mode."""
+    def tail(self, name: str) -> Tail:
+        """A head of `METHODS` behind its layers, in eval mode."""
         if name not in self.made:
             parents = sum(self.seconds.values())
             began = time.perf_counter()
@@ -236,54 +297,64 @@ class Bench:
             self.made[name], self.seconds[name] = made, time.perf_counter() - began - made_parents
         return self.made[name]
 
-    def random(self) -> DenseHead:
-        """A dense head with random weights."""
-        return DenseHead(self.data.train.pooled.shape[1], self.job.classes)
+    def random(self) -> Tail:
+        """A dense head with random weights behind the layers as they came."""
+        layers = self.data.layers
+        width = run_in_blocks(layers, self.data.train.values[:1]).shape[1]
+        return Tail(layers, DenseHead(width, self.job.classes))
 
-    def from_dense(self, kind: Callable[..., nn.Linear]) -> Any:
-        """A head of another kind that starts from the weights of the dense one."""
-        dense = self.head("dense")
-        return fill(kind(dense.in_features, dense.out_features, topk=self.job.k), dense.weight, dense.bias)
+    def from_dense(self, kind: Callable[..., nn.Linear]) -> Tail:
+        """A head of another kind that starts from the weights of the dense one, and from its layers."""
+        tail = self.tail("dense")
+        topk = self.job.k if kind is not DenseHead else None
+        head = kind(tail.head.in_features, tail.head.out_features, topk=topk)
+        return tail.with_head(fill(head, tail.head.weight, tail.head.bias))
 
-    def trained(self, name: str, head: nn.Module, after_step: Callable[[float], None] = lambda _: None) -> Any:
-        """Train a head by its recipe."""
-        train(head, self.data.train, self.recipes[name], self.job.seed, after_step)
-        return head.eval()
+    def trained(self, name: str, tail: Tail, after_step: Callable[[float], None] = nothing) -> Tail:
+        """Train a head, and its layers, by its recipe."""
+        train(tail, self.data.train, self.recipes[name], self.job.seed, after_step)
+        return tail
 
-    def masked(self, name: str, static: StaticHead) -> StaticHead:
+    def masked(self, name: str, tail: Tail) -> Tail:
         """A static head whose weights are trained further, its mask fixed."""
-        return self.trained(name, CompactHead(static)).expanded()
+        compact = self.trained(name, tail.with_head(CompactHead(tail.head)))
+        return compact.with_head(compact.head.expanded())
 
 
-def _mean_votes(bench: Bench) -> Head:
-    dense = bench.head("dense")
-    static = static_head(dense, largest_mean_votes(dense, bench.data.train, bench.job.k))
-    return bench.masked("largest mean votes, trained", static)
+def _mean_votes(bench: Bench) -> Tail:
+    tail = bench.tail("dense")
+    units = largest_mean_votes(tail.head, bench.pooled, bench.data.train.targets, bench.job.k)
+    return bench.masked("largest mean votes, trained", tail.with_head(static_head(tail.head, units)))
 
 
-def _elastic_trained(bench: Bench) -> Head:
-    spread = bench.data.train.pooled.std(0)
+def _elastic_trained(bench: Bench) -> Tail:
     wide = bench.nets.with_weights(SELECTED * bench.job.k)
-    units = (wide.weight.detach().abs() * spread).topk(bench.job.k, 1).indices
-    return bench.masked("elastic net, trained", static_head(wide, units))
+    units = (wide.weight.detach().abs() * bench.pooled.std(0)).topk(bench.job.k, 1).indices
+    return bench.masked("elastic net, trained", bench.tail("dense").with_head(static_head(wide, units)))
 
 
-def _gradual(bench: Bench) -> Head:
-    head = bench.from_dense(PrunedHead)
-    return bench.trained("pruned gradually", head, GradualPruning(head))
+def _gradual(bench: Bench) -> Tail:
+    tail = bench.from_dense(PrunedHead)
+    return bench.trained("pruned gradually", tail, GradualPruning(tail.head))
 
 
-METHODS: dict[str, Callable[[Bench], Any]] = {
+def _frozen(bench: Bench, parent: str, kind: type[StaticHead]) -> Tail:
+    tail = bench.tail(parent)
+    return tail.with_head(kind.freeze(tail.head, bench.job.k))
+
+
+METHODS: dict[str, Callable[[Bench], Tail]] = {
     "dense": lambda bench: bench.trained("dense", bench.random()),
+    "dense, trained on": lambda bench: bench.trained("dense, trained on", bench.from_dense(DenseHead)),
     "dka": lambda bench: bench.trained("dka", bench.from_dense(DynamicKLinear)),
-    "pruned": lambda bench: PrunedHead.freeze(bench.head("dense"), bench.job.k),
-    "pruned, trained": lambda bench: bench.masked("pruned, trained", bench.head("pruned")),
+    "pruned": lambda bench: _frozen(bench, "dense", PrunedHead),
+    "pruned, trained": lambda bench: bench.masked("pruned, trained", bench.tail("pruned")),
     "largest mean votes, trained": _mean_votes,
     "pruned gradually": _gradual,
-    "elastic net": lambda bench: bench.nets.with_weights(bench.job.k),
+    "elastic net": lambda bench: bench.tail("dense").with_head(bench.nets.with_weights(bench.job.k)),
     "elastic net, trained": _elastic_trained,
-    "dka, frozen": lambda bench: StaticHead.freeze(bench.head("dka")),
-    "dka, frozen, trained": lambda bench: bench.masked("dka, frozen, trained", bench.head("dka, frozen")),
+    "dka, frozen": lambda bench: _frozen(bench, "dka", StaticHead),
+    "dka, frozen, trained": lambda bench: bench.masked("dka, frozen, trained", bench.tail("dka, frozen")),
     "top activations": lambda bench: bench.trained("top activations", bench.from_dense(TopActivationsHead)),
 }
 MASKED = (
@@ -293,15 +364,23 @@ MASKED = (
     "elastic net, trained",
     "dka, frozen, trained",
 )  # fixed choices of K units per class, trained
-TRAINED = ("dense", "dka", *MASKED, "top activations")
+TRAINED = ("dense", "dense, trained on", "dka", *MASKED, "top activations")
+
+
+def heads_of(job: Job, names: Iterable[str] = METHODS) -> list[str]:
+    """Those of some heads that a job has.
+
+    Behind frozen features a dense head has one best answer, and training it further is training it longer.
+    """
+    return [name for name in names if job.frozen != TRUNK or name != "dense, trained on"]
 
 
 # --- tuning -------------------------------------------------------------------------------------------------------
 
 
 def long_epochs(job: Job) -> int:
-    """Epochs of the long training: 8 for 60,000 images, more for fewer, by the square root."""
-    return round(8 * math.sqrt(60_000 / (job.classes * job.images)))
+    """Epochs of the long training: `LONG` for 60,000 images, more for fewer, by the square root."""
+    return round(LONG[job.frozen] * math.sqrt(60_000 / (job.classes * job.images)))
 
 
 def choose(found: dict[Recipe, float]) -> Recipe:
@@ -326,7 +405,7 @@ def tune(name: str, bench: Bench) -> Iterator[dict[str, Any]]:
         bench.recipes[name] = recipe
         bench.made.pop(name, None)
         held_out = bench.data.held_out
-        found[recipe] = _accuracy(scores(bench.head(name), held_out.pooled), held_out.targets)
+        found[recipe] = _accuracy(run_in_blocks(bench.tail(name), held_out.values), held_out.targets)
         return {"head": name, **recipe._asdict(), "top1_held_out": found[recipe]}
 
     places = list(FIRST_LRS)
@@ -350,19 +429,19 @@ def _accuracy(logits: Tensor, targets: Tensor) -> float:
 
 
 def tuned_as(job: Job) -> Job:
-    """The job on which a job's heads are tuned: seed 0, K = 5, and at most IMAGES images per class."""
-    return replace(job, k=K, images=min(job.images, IMAGES), seed=0)
+    """The job on which a job's heads are tuned: seed 0, and at most IMAGES images per class."""
+    return replace(job, images=min(job.images, IMAGES), seed=0)
 
 
-def recipes_for(job: Job, every: Rows, folder: Path) -> dict[str, Recipe]:
+def recipes_for(job: Job, every: Every, folder: Path) -> dict[str, Recipe]:
     """The recipes of a job's heads, from the rows of tuning; those that are not there are made.
 
     A job with more images than it is tuned on has as many epochs fewer as its `long_epochs` are.
     """
     own = tuned_as(job)
     known = results.select(_rows(folder), dataset=TUNING, **asdict(own))
-    bench = Bench(own, every.of(own), {})
-    for name in TRAINED:
+    bench = Bench(own, every(own.frozen).of(own), {})
+    for name in heads_of(own, TRAINED):
         rows = results.select(known, head=name)
         if not rows:
             began = time.perf_counter()
@@ -387,17 +466,22 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     return results.read(folder) if folder.is_dir() else []
 
 
-def study(jobs: list[Job], every: Rows, folder: Path, most: int | None = None) -> None:
-    """Run the jobs that have no rows in `folder` yet, `most` of them."""
+def left_of(jobs: list[Job], folder: Path) -> list[Job]:
+    """Those that have no rows in `folder` yet."""
     done = {
         Job(*(row[name] for name in Job.__dataclass_fields__)) for row in _rows(folder) if row["dataset"] == DATASET
     }
-    left = [job for job in jobs if job not in done][:most]
-    started_from()
+    left = [job for job in jobs if job not in done]
     print(f"{len(jobs)} jobs, {len(done)} done, {len(left)} to do now", flush=True)
-    for job in left:
+    return left
+
+
+def study(jobs: list[Job], every: Every, folder: Path) -> None:
+    """Run jobs in this process; their rows are appended after each."""
+    started_from()
+    for job in jobs:
         began = time.perf_counter()
-        bench = Bench(job, every.of(job), recipes_for(job, every, folder))
+        bench = Bench(job, every(job.frozen).of(job), recipes_for(job, every, folder))
         rows = [{"dataset": DATASET, **asdict(job), **row, **started_from()} for row in measure(bench)]
         results.append(rows, folder)
         best = " ".join(f"{row['head']} {row['top1']:.1f}" for row in rows)
@@ -418,10 +502,10 @@ def measure(bench: Bench) -> Iterator[dict[str, Any]]:
         seconds: of its training, without what it was made of.
     """
     with torch.inference_mode(False):
-        heads = {name: bench.head(name) for name in METHODS}
+        tails = {name: bench.tail(name) for name in heads_of(bench.job)}
     val = bench.data.val
-    logits = {name: scores(head, val.pooled) for name, head in heads.items()}
-    for name, head in heads.items():
+    logits = {name: run_in_blocks(tail, val.values) for name, tail in tails.items()}
+    for name, tail in tails.items():
         predicted = logits[name].argmax(1)
         recipe = bench.recipes.get(name)
         yield {
@@ -429,8 +513,8 @@ def measure(bench: Bench) -> Iterator[dict[str, Any]]:
             "top1": _accuracy(logits[name], val.targets),
             "dense_agreement": _accuracy(logits["dense"], predicted),
             "dka_agreement": _accuracy(logits["dka"], predicted),
-            "units_per_class": units_per_class(head, val.pooled, predicted),
-            "weights_per_class": weights_per_class(head),
+            "units_per_class": units_per_class(tail.head, run_in_blocks(tail.layers, val.values), predicted),
+            "weights_per_class": weights_per_class(tail.head),
             "lr": recipe.lr if recipe else None,
             "epochs": recipe.epochs if recipe else None,
             "seconds": round(bench.seconds[name], 2),
@@ -448,12 +532,12 @@ def units_per_class(head: Head, pooled: Tensor, classes: Tensor) -> float:
     return sum(counts) / len(counts)
 
 
-def check(every: Rows) -> None:
+def check(every: Every) -> None:
     """Repeat a small job by its recipes. Raises UserError if an accuracy differs by more than the order of sums can."""
     known = {row["head"]: row for row in results.select(_rows(FOLDER), dataset=DATASET, **asdict(CHECKED))}
     if not known:
         raise UserError(f"{CHECKED}: no results to compare with")
-    bench = Bench(CHECKED, every.of(CHECKED), recipes_for(CHECKED, every, FOLDER))
+    bench = Bench(CHECKED, every(CHECKED.frozen).of(CHECKED), recipes_for(CHECKED, every, FOLDER))
     for row in measure(bench):
         before = known[row["head"]]["top1"]
         print(f"{row['head']}: top-1 {row['top1']:.1f} %, was {before:.1f} %")

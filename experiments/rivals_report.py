@@ -1,6 +1,6 @@
 """What the rows of `experiments.rivals` say: a figure, tables, and the sentence that they support."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from experiments.readings import ACCURACY, CHOICE, MARGIN, Reading, verdict
 from experiments.results import Interval, interval, paired, select
-from experiments.rivals import CLASSES, DATASET, ENOUGH, HELD_OUT, IMAGES, MASKED, Job, K
+from experiments.rivals import BEHIND, CLASSES, DATASET, ENOUGH, HELD_OUT, IMAGES, MASKED, Job, K
 from experiments.tables import Column, Rows, shown, table
+from models.cut import TRUNK
 from util.plots import STYLES, save_figure
 
 COLUMNS = [
@@ -24,6 +25,7 @@ COLUMNS = [
 ]
 TITLES = {
     "dense": "dense",
+    "dense, trained on": "dense, trained further",
     "dka": "DKA",
     "dka, frozen": "DKA, frozen to its K largest weights",
     "dka, frozen, trained": "DKA, frozen to its K largest weights, then trained",
@@ -35,6 +37,11 @@ TITLES = {
     "elastic net, trained": "elastic net at 2 K, its K largest weights, then trained",
     "top activations": "dense on the K most active units of each image",
 }
+WHERE = {  # by what is frozen: for people, and as a data set of the table of verdicts
+    TRUNK: ("behind frozen features", "Tiny-ImageNet, frozen features"),
+    BEHIND: ("where the last convolution trains along", "Tiny-ImageNet, last convolution trained"),
+}
+DENSE = ("dense", "dense, trained on")
 AXES = {  # field of a job: (its name, what it is set to while another one varies)
     "k": ("K", K),
     "classes": ("classes", CLASSES),
@@ -63,13 +70,26 @@ class Gain(NamedTuple):
 
 def gain(rows: Rows) -> Gain:
     """DKA against the best fixed mask, of rows that differ in head and seed only."""
-    rival = best_mask(rows)
+    rival = best_of(MASKED, rows)
     return Gain(rival, paired(select(rows, head="dka"), select(rows, head=rival), "top1"))
 
 
-def best_mask(rows: Rows) -> str:
-    """The head of the best mean accuracy among those whose K units per class are fixed."""
-    return max(MASKED, key=lambda name: interval(row["top1"] for row in select(rows, head=name)).mean)
+def best_of(names: Iterable[str], rows: Rows) -> str:
+    """The head of the best mean accuracy among those that have rows."""
+    known = {row["head"] for row in rows}
+    return max(known.intersection(names), key=lambda name: (mean_top1(rows, name), name))
+
+
+def mean_top1(rows: Rows, name: str) -> float:
+    """Of a head, over seeds, per cent."""
+    return interval(row["top1"] for row in select(rows, head=name)).mean
+
+
+def behind(rows: Iterable[dict[str, Any]]) -> dict[str, Rows]:
+    """The rows by what is frozen, where the usual setting was run."""
+    rows = select(rows, dataset=DATASET)
+    found = {frozen: select(rows, frozen=frozen) for frozen in WHERE}
+    return {frozen: own for frozen, own in found.items() if main_rows(own)}
 
 
 def along(rows: Rows, field: str) -> dict[int, Rows]:
@@ -80,8 +100,8 @@ def along(rows: Rows, field: str) -> dict[int, Rows]:
 
 
 def sentence(rows: Rows) -> str:
-    """When choosing votes per image pays, as far as the rows tell."""
-    found = gain(main_rows(rows))
+    """When choosing votes per image pays, as far as the rows behind one frozen part tell."""
+    found, (where, _) = gain(main_rows(rows)), WHERE[rows[0]["frozen"]]
     cases: dict[str, dict[str, list[str]]] = {}  # {verdict: {what is varied: its values}}
     for field, (title, usual) in AXES.items():
         for value, own in along(rows, field).items():
@@ -93,7 +113,7 @@ def sentence(rows: Rows) -> str:
         return "; ".join(f"{title} = {', '.join(values)}" for title, values in cases.get(answer, {}).items()) or "none"
 
     texts = [
-        f"**Choosing votes per image, behind frozen features: {found.verdict}.** With {CLASSES} classes, {IMAGES} "
+        f"**Choosing votes per image, {where}: {found.verdict}.** With {CLASSES} classes, {IMAGES} "
         f"training images of each and K = {K}, DKA minus the best fixed choice of as many weights "
         f"({TITLES[found.rival]}) is {shown(found.points, 1)} points of top-1 ({found.points.seeds} seeds).",
         f"In {others} other settings one of the three is varied. It pays: {listed('pays')}. It does not pay: "
@@ -109,21 +129,19 @@ def main_rows(rows: Rows) -> Rows:
     return select(rows, **{name: value for name, (_, value) in AXES.items()})
 
 
-def claims_decided(rows: Iterable[dict[str, Any]]) -> list[Reading]:
-    """The claims that these rows decide, for the table of verdicts; nothing without rows."""
-    main = main_rows(select(rows, dataset=DATASET))
-    if not main:
-        return []
-    found = gain(main)
-    text = f"K = {K}, {CLASSES} classes: {shown(found.points)} points of top-1 above the best fixed choice"
-    control = f"{TITLES[found.rival]}: the best of {len(MASKED)} trained fixed choices of as many weights"
-    lost = paired(select(main, head="dka"), select(main, head="dense"), "top1")
-    number = f"K = {K}, {CLASSES} classes: {shown(lost)} points (holds if the whole interval is above -{MARGIN:g})"
-    data = "Tiny-ImageNet, frozen features"
-    return [
-        Reading(CHOICE, data, verdict(found.points), text, control),
-        Reading(ACCURACY, data, verdict(lost, margin=MARGIN), number, "a dense head, same features, tuning and seed"),
-    ]
+def claims_decided(rows: Iterable[dict[str, Any]]) -> Iterator[Reading]:
+    """The claims that these rows decide, for the table of verdicts."""
+    for frozen, own in behind(rows).items():
+        data, main = WHERE[frozen][1], main_rows(own)
+        found = gain(main)
+        text = f"K = {K}, {CLASSES} classes: {shown(found.points)} points of top-1 above the best fixed choice"
+        control = f"{TITLES[found.rival]}: the best of {len(MASKED)} trained fixed choices of as many weights"
+        yield Reading(CHOICE, data, verdict(found.points), text, control)
+        dense = best_of(DENSE, main)
+        lost = paired(select(main, head="dka"), select(main, head=dense), "top1")
+        text = f"K = {K}, {CLASSES} classes: {shown(lost)} points (holds if the whole interval is above -{MARGIN:g})"
+        control = f"{TITLES[dense]}: same images, tuning and seed"
+        yield Reading(ACCURACY, data, verdict(lost, margin=MARGIN), text, control)
 
 
 def gains_table(rows: Rows) -> str:
@@ -133,84 +151,101 @@ def gains_table(rows: Rows) -> str:
     for field, (title, _) in AXES.items():
         for value, own in along(rows, field).items():
             found = gain(own)
-            top1 = [shown(interval(row["top1"] for row in select(own, head=name))) for name in ("dense", "dka")]
-            best = shown(interval(row["top1"] for row in select(own, head=found.rival)))
+            heads = (best_of(DENSE, own), "dka", found.rival)
+            top1 = [shown(interval(row["top1"] for row in select(own, head=name))) for name in heads]
             seeds = str(found.points.seeds)
-            lines.append([f"{title} = {value}", seeds, *top1, best, found.rival, shown(found.points), found.verdict])
+            lines.append([f"{title} = {value}", seeds, *top1, found.rival, shown(found.points), found.verdict])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def section(rows: Iterable[dict[str, Any]]) -> str:
     """The Markdown section; '' without rows."""
-    rows = select(rows, dataset=DATASET)
-    main = main_rows(rows)
-    if not main:
+    found = behind(rows)
+    if not found:
         return ""
-    heads = [(TITLES[name], select(main, head=name)) for name in TITLES]
-    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
-    jobs = {tuple(row[field.name] for field in fields(Job)) for row in rows}
+    every = [row for own in found.values() for row in own]
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in every))
+    jobs = {tuple(row[field.name] for field in fields(Job)) for row in every}
+    sentences = "\n\n".join(map(sentence, found.values()))
+    tables = "\n\n".join(_tables(frozen, own) for frozen, own in found.items())
     return f"""## When does choosing votes per image pay?
 
-{sentence(rows)}
+{sentences}
 
-`experiments/rivals.py` compares heads on the features that EfficientNet-Lite0 with its ImageNet weights has for
-Tiny-ImageNet at 128 px, without flips; the network stays as it is. All heads see the same features as they come (the
-elastic nets standardise them for their fit), the same images, seeds, optimizer (Adam, linear decay) and number of
-epochs to choose from; all but the elastic nets start from the weights of the dense head. Learning rate and epochs were
-chosen for each by the same procedure, at K = {K}, on {HELD_OUT} training images of each class on which no head is
-trained, for each number of classes and of images up to {IMAGES}: three learning rates, more while the best is at an
-edge, then longer trainings while they gain {ENOUGH} points. Validation images were looked at for the tables only.
+`experiments/rivals.py` compares heads of EfficientNet-Lite0 with its ImageNet weights on Tiny-ImageNet at 128 px,
+without flips. Either the network stays as it is, and all heads see the same features as they come (the elastic nets
+standardise them for their fit); or each head trains with a last convolution of its own. All have the same images,
+seeds, optimizer (Adam, linear decay) and numbers of epochs to choose from; all but the elastic nets start from the
+weights of the dense head, and of the convolution that trained with it. Learning rate and epochs were chosen for each by
+the same procedure on {HELD_OUT} training images of each class on which no head is trained, for each K, number of
+classes and of images up to {IMAGES}: three learning rates, more while the best is at an edge, then longer trainings
+while they gain {ENOUGH} points. Validation images were looked at for the tables only.
 
 - A seed draws the classes and the images where these are not all, first weights, and the order of images. With
   {CLASSES} classes and {IMAGES} or 270 images it draws no data: those intervals are narrower than for new data. All
   smaller numbers of images are drawn from the same {IMAGES} of each class.
-- Recipes were chosen at K = {K} and used for every K: at K = 1 and 2 a head may be trained badly.
-- The best fixed choice is the one with the best mean on the validation images, which favours it.
+- The best fixed choice is the one with the best mean on the validation images, which favours it. So does it favour
+  the better one of two dense heads, where the convolution trains: one starts from the other, as DKA does.
 - A DKA head stores all N weights of a class and adds K votes; a fixed choice stores K weights. K = N is the dense head.
-- Of the {K} weights of largest absolute value of a class of the dense head, 99.9 % are negative (seed 0): they tell
-  what a class is not, and few images have them. That is why pruning by magnitude fails here.
+- Of the {K} weights of largest absolute value of a class of the dense head on frozen features, 99.9 % are negative
+  (seed 0): they tell what a class is not, and few images have them. That is why pruning by magnitude fails there.
 - The network was trained on ImageNet, of which these classes and perhaps these images are a part.
-- One network, one data set, frozen features. Where the last convolution trains along, a DKA head loses little to a
-  dense one ([Your own network](YOUR_NETWORK.md#weights-that-you-have)); trained fixed choices were not run there.
+- One network, one data set.
 
 {len(jobs)} trainings of all heads, commit {commits}.
 
-### All heads, {CLASSES} classes, {IMAGES} training images of each, K = {K}
-
-{table(heads, COLUMNS)}
+{tables}
 
 Units per class: different units in the scores of the images that are predicted as a class. Seconds are of a head's own
 training, beside other work.
 
-### Against K, classes and training images
-
-{gains_table(rows)}
-
 ![Top-1 against K, classes and training images per class](results/rivals.png)
 """
+
+
+def _tables(frozen: str, rows: Rows) -> str:
+    main, (where, _) = main_rows(rows), WHERE[frozen]
+    heads = [(title, own) for name, title in TITLES.items() if (own := select(main, head=name))]
+    return f"""### All heads, {where}: {CLASSES} classes, {IMAGES} training images of each, K = {K}
+
+{table(heads, COLUMNS)}
+
+### Against K, classes and training images, {where}
+
+{gains_table(rows)}"""
 
 
 # --- the figure ---------------------------------------------------------------------------------------------------
 
 
 def plot(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Top-1 of four kinds of heads against K, classes and training images, with intervals."""
-    rows = select(rows, dataset=DATASET)
-    figure = Figure(figsize=(12.5, 3.6), layout="constrained", dpi=140)
-    for axis, (field, (title, _)) in zip(figure.subplots(1, len(AXES)), AXES.items(), strict=True):
-        by_value = along(rows, field)
-        for style, (label, name) in zip(STYLES, LINES.items(), strict=False):
-            _line(axis, by_value, name, (label, *style))
-        axis.set_xscale("log")
-        axis.set_xticks(list(by_value), [str(value) for value in by_value])
-        axis.minorticks_off()
-        axis.set_xlabel(title)
-        axis.set_ylim(0, 100)
-        axis.spines[["top", "right"]].set_visible(False)
-    first = figure.axes[0]
-    first.set_ylabel("top-1, %")
-    first.legend(frameon=False, fontsize=8)
+    """Top-1 of four kinds of heads against K, classes and training images, with intervals; a row by what is frozen."""
+    found = behind(rows)
+    figure = Figure(figsize=(12.5, 3.6 * len(found)), layout="constrained", dpi=140)
+    parts = figure.subfigures(len(found), 1, squeeze=False)[:, 0]
+    for part, (frozen, own) in zip(parts, found.items(), strict=True):
+        part.suptitle(WHERE[frozen][0], fontsize=10)
+        for axis, field in zip(part.subplots(1, len(AXES)), AXES, strict=True):
+            _panel(axis, along(own, field), AXES[field][0])
+        for axis in [axis for axis in part.axes if axis.axison][:1]:
+            axis.set_ylabel("top-1, %")
+            axis.legend(frameon=False, fontsize=8)
     save_figure(figure, path)
+
+
+def _panel(axis: Axes, by_value: dict[int, Rows], title: str) -> None:
+    """All lines against what is varied; nothing if it was not."""
+    if len(by_value) < 2:
+        axis.set_axis_off()
+        return
+    for style, (label, name) in zip(STYLES, LINES.items(), strict=False):
+        _line(axis, by_value, name, (label, *style))
+    axis.set_xscale("log")
+    axis.set_xticks(list(by_value), [str(value) for value in by_value])
+    axis.minorticks_off()
+    axis.set_xlabel(title)
+    axis.set_ylim(0, 100)
+    axis.spines[["top", "right"]].set_visible(False)
 
 
 LINES = {
@@ -224,7 +259,9 @@ LINES = {
 def _line(axis: Axes, by_value: dict[int, Rows], name: str | None, look: tuple[str, str, str]) -> None:
     """A head's accuracy against the values; None is the best fixed mask at each; `look` is label, colour and style."""
     label, colour, style = look
-    found = [interval(row["top1"] for row in select(own, head=name or best_mask(own))) for own in by_value.values()]
+    found = [
+        interval(row["top1"] for row in select(own, head=name or best_of(MASKED, own))) for own in by_value.values()
+    ]
     halves = [value.half if value.seeds > 1 else 0.0 for value in found]
     means = [value.mean for value in found]
     axis.errorbar(list(by_value), means, halves, fmt=style, color=colour, capsize=3, markersize=4, label=label)
