@@ -19,10 +19,10 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property, partial
+from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,108 +30,37 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-import settings
 from experiments import results
-from experiments.heads import (
-    CompactHead,
-    ElasticNets,
-    GradualPruning,
-    Recipe,
-    Tail,
-    TopActivationsHead,
-    largest_mean_votes,
-    nothing,
-    run_in_blocks,
-    static_head,
-    train,
-    weights_per_class,
-)
+from experiments.heads import Recipe, run_in_blocks, weights_per_class
 from experiments.origin import origin
-from experiments.photo_features import Features, ensure_features, read_features
+from experiments.photo_features import ensure_features
+from experiments.rivals_heads import TRAINED, Bench, heads_of
+from experiments.rivals_jobs import (
+    BEHIND,
+    DATASET,
+    FROZEN,
+    Every,
+    Job,
+    plan,
+    pretrained,
+    read_rows,
+    tuned_as,
+)
 from loader.datasets import find_dataset
-from models import Head, build_model
-from models.cut import TRUNK, cut_at
-from models.dynamic_k import DynamicKLinear
-from models.heads import DenseHead, PrunedHead, StaticHead, fill, head_module_name
+from models import Head
+from models.cut import TRUNK
 from util.cli import ArgumentParser, UserError, check_ranges, run
 
 FOLDER = results.FOLDER / "rivals"
-DATASET, TUNING = "tiny_imagenet", "tiny_imagenet_tuning"
-HELD_OUT = 30  # images of each class, a tenth, that the heads are tuned on and none is trained on
-CLASSES, IMAGES, K = 200, 100, 5  # unless they are what is varied; images are training images per class
-BEHIND = "_blocks.15"  # the last frozen layer where the last convolution trains along
-KS = (1, 2, 3, 5, 10, 20, 50)  # beside N, where DKA is the dense head
-FIRST_KS = (1, 20, 2)  # of the first seed, before others
-CLASS_COUNTS = (10, 25, 50, 100, 200)
-BEHIND_KS, BEHIND_CLASS_COUNTS = (1, 20), (10, 50, 200)  # the same where the last convolution trains along
-IMAGE_COUNTS = (10, 30, 100, 270)
-SEEDS = (0, 1, 2, 3, 4)
-FEW_SEEDS = 3  # of K other than 5, and of all jobs before the others
+TUNING = "tiny_imagenet_tuning"
 LRS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 FIRST_LRS = (4, 5, 6)  # places in LRS that are tried; then those beyond an edge, as long as the best is there
 LONG = {TRUNK: 8, BEHIND: 4}  # epochs of the long training for 60,000 images, by what is frozen
 SHORT = 3  # the short training has so many times fewer epochs than the long one
 ENOUGH = 0.2  # points of accuracy for which no head is trained longer
 LONGER = 3  # times the long one
-SELECTED = 2  # times K: weights per class of the elastic net of which the K largest become a mask
-
-
-@dataclass(frozen=True)
-class Job:
-    """Heads that are trained on the same images, behind the same frozen layers.
-
-    Attributes:
-        classes: number of classes, drawn by the seed unless it is all.
-        images: training images of each.
-        k: K.
-        seed: of the draw, of initial weights and of the order of images.
-        frozen: the last frozen layer, or `TRUNK`: all but the head.
-    """
-
-    classes: int = CLASSES
-    images: int = IMAGES
-    k: int = K
-    seed: int = 0
-    frozen: str = TRUNK
-
-
-@dataclass(frozen=True)
-class Data:
-    """The features that a job uses.
-
-    Attributes:
-        train: of its training images.
-        held_out: of other training images, to tune on.
-        val: of the validation images of its classes.
-        layers: from these features to pooled ones, with their weights before any training.
-    """
-
-    train: Features
-    held_out: Features
-    val: Features
-    layers: nn.Module
-
-
-def plan() -> list[Job]:
-    """All jobs, the most important first; more K, images and seeds of all come last."""
-    few, behind = SEEDS[:FEW_SEEDS], Job(frozen=BEHIND)
-    jobs = [Job(seed=seed) for seed in few] + [replace(behind, seed=seed) for seed in few]
-    jobs += [replace(behind, classes=classes, seed=seed) for classes in BEHIND_CLASS_COUNTS for seed in few]
-    for seed in few:
-        jobs += [Job(classes=classes, seed=seed) for classes in CLASS_COUNTS]
-        jobs += [Job(images=images, seed=seed) for images in IMAGE_COUNTS[:-1]]
-        jobs += [Job(k=k, seed=seed) for k in FIRST_KS if seed == 0]
-    jobs += [Job(images=IMAGE_COUNTS[-1])]
-    jobs += [Job(k=k, seed=seed) for seed in few for k in KS]
-    for seed in SEEDS:
-        jobs += [Job(classes=classes, seed=seed) for classes in CLASS_COUNTS]
-        jobs += [Job(images=images, seed=seed) for images in IMAGE_COUNTS]
-    jobs += [replace(behind, k=k, seed=seed) for seed in few for k in BEHIND_KS]
-    return list(dict.fromkeys(jobs))
-
-
 QUICK = [Job(classes=10, images=30), Job(classes=25, images=10), Job(classes=10, images=30, frozen=BEHIND)]
 CHECKED = Job(classes=10)
 
@@ -153,7 +82,7 @@ def main(args: argparse.Namespace) -> None:
     """Compute the features that are missing, then run the jobs that are not done yet, each tuning in one process."""
     check_ranges(args, {"jobs": (1, os.cpu_count() or 1)})
     work = Path(args.work)
-    if args.features_only or not all((work / frozen / "val.json").is_file() for frozen in LONG):
+    if args.features_only or not all((work / frozen / "val.json").is_file() for frozen in FROZEN):
         cache_features(args.data, work)
     if args.features_only:
         return
@@ -177,202 +106,8 @@ def cache_features(data: str | None, work: Path) -> None:
     """Compute the features of all images, behind either part; an interrupted computation is resumed."""
     source = find_dataset(DATASET, data, ROOT).behind_frozen()
     network = pretrained().to(memory_format=torch.channels_last)
-    for frozen in LONG:
+    for frozen in FROZEN:
         ensure_features(network, frozen, source, work / frozen)
-
-
-def pretrained() -> nn.Module:
-    """EfficientNet-Lite0 with its ImageNet weights, in eval mode."""
-    return build_model("efficientnet_lite0", settings.DATASETS["imagenet"]["num_classes"]).eval()
-
-
-def layers_behind(network: nn.Module, frozen: str) -> nn.Module:
-    """From the outputs (V, ...) of a network's frozen part to pooled features (V, N)."""
-    if frozen == TRUNK:
-        return nn.Identity()
-    rest = cut_at(network, frozen).rest
-    rest.set_submodule(head_module_name(rest), nn.Identity())
-    return rest
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The features of all images behind a frozen part: of training, classes taking turns, and of validation.
-
-    Attributes:
-        train, val: the features.
-        layers: from them to pooled features.
-    """
-
-    train: Features
-    val: Features
-    layers: nn.Module
-
-    def of(self, job: Job) -> Data:
-        """What a job uses: classes are numbered anew, from 0.
-
-        Of each class, the first images are held out. Up to IMAGES training images are drawn from the IMAGES that
-        follow, more from all others.
-
-        Raises:
-            UserError: if there are too few rows.
-        """
-        generator = torch.Generator().manual_seed(job.seed)
-        count = int(self.val.targets.max()) + 1
-        classes = torch.randperm(count, generator=generator)[: job.classes].sort().values
-        pool = max(job.images, IMAGES)
-        turns = len(self.train.targets) // count
-        if turns < HELD_OUT + pool:
-            raise UserError(
-                f"the features have {turns} images per class, {HELD_OUT + pool} are needed: --features_only"
-            )
-        # turns
-        drawn = HELD_OUT + torch.rand(pool, count, generator=generator).argsort(0)[: job.images, classes]
-        return Data(
-            _part(self.train, (drawn * count + classes).flatten(), classes),
-            _part(self.train, (torch.arange(HELD_OUT)[:, None] * count + classes).flatten(), classes),
-            _part(self.val, torch.isin(self.val.targets, classes).nonzero().flatten(), classes),
-            self.layers,
-        )
-
-
-@cache
-def read_rows(work: Path, frozen: str) -> Rows:
-    """The rows behind a frozen part, as far as they were computed."""
-    folder = work / frozen
-    return Rows(read_features(folder, "train"), read_features(folder, "val"), layers_behind(pretrained(), frozen))
-
-
-Every = Callable[[str], Rows]  # the rows behind a frozen part, by its name
-
-
-def _part(rows: Features, index: Tensor, classes: Tensor) -> Features:
-    """Some of the rows; their classes are numbered by their place in `classes`, which ascends."""
-    return Features(rows.values[index], torch.searchsorted(classes, rows.targets[index]))
-
-
-# --- the heads ----------------------------------------------------------------------------------------------------
-
-
-NETS: dict[Job, ElasticNets] = {}  # of the last training images
-
-
-class Bench:
-    """The heads of a job with the layers that trained with each, made when they are first asked for.
-
-    Args:
-        job: what is trained on what.
-        data: its features.
-        recipes: by name, of the heads that are trained.
-    """
-
-    def __init__(self, job: Job, data: Data, recipes: dict[str, Recipe]):
-        self.job, self.data, self.recipes = job, data, recipes
-        self.made: dict[str, Tail] = {}
-        self.seconds: dict[str, float] = {}
-
-    @cached_property
-    def pooled(self) -> Tensor:
-        """The features (V, N) of the training images behind the dense head's layers."""
-        return run_in_blocks(self.tail("dense").layers, self.data.train.values)
-
-    @cached_property
-    def nets(self) -> ElasticNets:
-        """Sparse heads on these features; those of all classes and the whole pool are the same for every seed."""
-        same = replace(self.job, k=0, seed=0) == Job(k=0)
-        key = replace(self.job, k=0, seed=0 if same else self.job.seed)
-        if key not in NETS:
-            NETS.clear()
-            NETS[key] = ElasticNets(self.pooled, self.data.train.targets)
-        return NETS[key]
-
-    def tail(self, name: str) -> Tail:
-        """A head of `METHODS` behind its layers, in eval mode."""
-        if name not in self.made:
-            parents = sum(self.seconds.values())
-            began = time.perf_counter()
-            torch.manual_seed(self.job.seed)
-            made = METHODS[name](self)
-            made_parents = sum(self.seconds.values()) - parents
-            self.made[name], self.seconds[name] = made, time.perf_counter() - began - made_parents
-        return self.made[name]
-
-    def random(self) -> Tail:
-        """A dense head with random weights behind the layers as they came."""
-        layers = self.data.layers
-        width = run_in_blocks(layers, self.data.train.values[:1]).shape[1]
-        return Tail(layers, DenseHead(width, self.job.classes))
-
-    def from_dense(self, kind: Callable[..., nn.Linear]) -> Tail:
-        """A head of another kind that starts from the weights of the dense one, and from its layers."""
-        tail = self.tail("dense")
-        topk = self.job.k if kind is not DenseHead else None
-        head = kind(tail.head.in_features, tail.head.out_features, topk=topk)
-        return tail.with_head(fill(head, tail.head.weight, tail.head.bias))
-
-    def trained(self, name: str, tail: Tail, after_step: Callable[[float], None] = nothing) -> Tail:
-        """Train a head, and its layers, by its recipe."""
-        train(tail, self.data.train, self.recipes[name], self.job.seed, after_step)
-        return tail
-
-    def masked(self, name: str, tail: Tail) -> Tail:
-        """A static head whose weights are trained further, its mask fixed."""
-        compact = self.trained(name, tail.with_head(CompactHead(tail.head)))
-        return compact.with_head(compact.head.expanded())
-
-
-def _mean_votes(bench: Bench) -> Tail:
-    tail = bench.tail("dense")
-    units = largest_mean_votes(tail.head, bench.pooled, bench.data.train.targets, bench.job.k)
-    return bench.masked("largest mean votes, trained", tail.with_head(static_head(tail.head, units)))
-
-
-def _elastic_trained(bench: Bench) -> Tail:
-    wide = bench.nets.with_weights(SELECTED * bench.job.k)
-    units = (wide.weight.detach().abs() * bench.pooled.std(0)).topk(bench.job.k, 1).indices
-    return bench.masked("elastic net, trained", bench.tail("dense").with_head(static_head(wide, units)))
-
-
-def _gradual(bench: Bench) -> Tail:
-    tail = bench.from_dense(PrunedHead)
-    return bench.trained("pruned gradually", tail, GradualPruning(tail.head))
-
-
-def _frozen(bench: Bench, parent: str, kind: type[StaticHead]) -> Tail:
-    tail = bench.tail(parent)
-    return tail.with_head(kind.freeze(tail.head, bench.job.k))
-
-
-METHODS: dict[str, Callable[[Bench], Tail]] = {
-    "dense": lambda bench: bench.trained("dense", bench.random()),
-    "dense, trained on": lambda bench: bench.trained("dense, trained on", bench.from_dense(DenseHead)),
-    "dka": lambda bench: bench.trained("dka", bench.from_dense(DynamicKLinear)),
-    "pruned": lambda bench: _frozen(bench, "dense", PrunedHead),
-    "pruned, trained": lambda bench: bench.masked("pruned, trained", bench.tail("pruned")),
-    "largest mean votes, trained": _mean_votes,
-    "pruned gradually": _gradual,
-    "elastic net": lambda bench: bench.tail("dense").with_head(bench.nets.with_weights(bench.job.k)),
-    "elastic net, trained": _elastic_trained,
-    "dka, frozen": lambda bench: _frozen(bench, "dka", StaticHead),
-    "dka, frozen, trained": lambda bench: bench.masked("dka, frozen, trained", bench.tail("dka, frozen")),
-    "top activations": lambda bench: bench.trained("top activations", bench.from_dense(TopActivationsHead)),
-}
-MASKED = (
-    "pruned, trained",
-    "largest mean votes, trained",
-    "pruned gradually",
-    "elastic net, trained",
-    "dka, frozen, trained",
-)  # fixed choices of K units per class, trained
-TRAINED = ("dense", "dense, trained on", "dka", *MASKED, "top activations")
-
-
-def heads_of(job: Job, names: Iterable[str] = METHODS) -> list[str]:
-    """Those of some heads that a job has.
-
-    Behind frozen features a dense head has one best answer, and training it further is training it longer.
-    """
-    return [name for name in names if job.frozen != TRUNK or name != "dense, trained on"]
 
 
 # --- tuning -------------------------------------------------------------------------------------------------------
@@ -426,11 +161,6 @@ def tune(name: str, bench: Bench) -> Iterator[dict[str, Any]]:
 
 def _accuracy(logits: Tensor, targets: Tensor) -> float:
     return 100 * (logits.argmax(1) == targets).double().mean().item()
-
-
-def tuned_as(job: Job) -> Job:
-    """The job on which a job's heads are tuned: seed 0, and at most IMAGES images per class."""
-    return replace(job, images=min(job.images, IMAGES), seed=0)
 
 
 def recipes_for(job: Job, every: Every, folder: Path) -> dict[str, Recipe]:

@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 
 from experiments.readings import ACCURACY, CHOICE, MARGIN, Reading, verdict
 from experiments.results import Interval, interval, paired, select
-from experiments.rivals import BEHIND, CLASSES, DATASET, ENOUGH, HELD_OUT, IMAGES, MASKED, Job, K
+from experiments.rivals import ENOUGH
+from experiments.rivals_heads import MASKED
+from experiments.rivals_jobs import BEHIND, CLASSES, DATASET, HELD_OUT, IMAGES, Job, K
 from experiments.tables import Column, Rows, shown, table
 from models.cut import TRUNK
 from util.plots import STYLES, save_figure

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from experiments import heads, photo_features, results, rivals, rivals_report
+from experiments import heads, photo_features, results, rivals, rivals_heads, rivals_jobs, rivals_report
 from experiments.heads import (
     CompactHead,
     ElasticNets,
@@ -23,7 +23,9 @@ from experiments.heads import (
 )
 from experiments.photo_features import Features
 from experiments.plan import L1_RATIO
-from experiments.rivals import BEHIND, Bench, Job, Rows, tune
+from experiments.rivals import tune
+from experiments.rivals_heads import NETS, Bench
+from experiments.rivals_jobs import BEHIND, Job, Rows
 from models import build_model
 from models.cut import TRUNK, run_until
 from models.heads import DenseHead, PrunedHead
@@ -107,11 +109,11 @@ def made_up(classes=6, width=12, train=8, val=3, layers=None):
 def small(monkeypatch):
     """The study at the size of `made_up`."""
     for name, value in {"HELD_OUT": 2, "IMAGES": 4, "CLASSES": 6, "K": 2}.items():
-        monkeypatch.setattr(rivals, name, value)
+        monkeypatch.setattr(rivals_jobs, name, value)
     monkeypatch.setattr(rivals, "long_epochs", lambda job: 6)
-    rivals.NETS.clear()
+    NETS.clear()
     yield
-    rivals.NETS.clear()
+    NETS.clear()
 
 
 @pytest.mark.usefixtures("small")
@@ -156,8 +158,8 @@ def test_the_study_resumes(tmp_path, capsys):
     every = made_up()
     jobs = [Job(classes=6, images=4, k=2, seed=seed) for seed in (0, 1)]
     rivals.study(jobs[:1], lambda frozen: every, tmp_path)
-    rows = results.select(results.read(tmp_path), dataset=rivals.DATASET)
-    assert [row["head"] for row in rows] == rivals.heads_of(jobs[0]) and {row["seed"] for row in rows} == {0}
+    rows = results.select(results.read(tmp_path), dataset=rivals_jobs.DATASET)
+    assert [row["head"] for row in rows] == rivals_heads.heads_of(jobs[0]) and {row["seed"] for row in rows} == {0}
     by_head = {row["head"]: row for row in rows}
     assert by_head["dense"]["top1"] > 90 and by_head["dense"]["weights_per_class"] == 12
     assert by_head["pruned, trained"]["weights_per_class"] == by_head["dka, frozen"]["weights_per_class"] == 2
@@ -165,7 +167,7 @@ def test_the_study_resumes(tmp_path, capsys):
     tuning = len((tmp_path / f"{rivals.TUNING}.jsonl").read_text().splitlines())
     rivals.study(rivals.left_of(jobs, tmp_path), lambda frozen: every, tmp_path)
     assert "2 jobs, 1 done, 1 to do now" in capsys.readouterr().out
-    again = results.select(results.read(tmp_path), dataset=rivals.DATASET)
+    again = results.select(results.read(tmp_path), dataset=rivals_jobs.DATASET)
     assert again[: len(rows)] == rows and {row["seed"] for row in again} == {0, 1}
     assert len((tmp_path / f"{rivals.TUNING}.jsonl").read_text().splitlines()) == tuning  # tuned once
 
@@ -176,8 +178,8 @@ def test_layers_that_train_along_are_each_heads_own(tmp_path):
     every, job = made_up(layers=layers), Job(classes=6, images=4, k=2, frozen=BEHIND)
     before = {name: value.clone() for name, value in layers.state_dict().items()}
     rivals.study([job], lambda frozen: every, tmp_path)
-    rows = results.select(results.read(tmp_path), dataset=rivals.DATASET, frozen=BEHIND)
-    assert [row["head"] for row in rows] == list(rivals.METHODS)  # among them the dense one, trained on
+    rows = results.select(results.read(tmp_path), dataset=rivals_jobs.DATASET, frozen=BEHIND)
+    assert [row["head"] for row in rows] == list(rivals_heads.METHODS)  # among them the dense one, trained on
     assert all(torch.equal(value, before[name]) for name, value in layers.state_dict().items())
     recipes = rivals.recipes_for(job, lambda frozen: every, tmp_path)
     bench = Bench(job, every.of(job), recipes)
@@ -194,7 +196,7 @@ def test_layers_behind_give_what_reaches_the_head():
     images = torch.randn(2, 3, 64, 64)
     for frozen in (TRUNK, "layer3"):
         outputs = run_until(network, frozen, images)
-        pooled = rivals.layers_behind(network, frozen)(outputs)
+        pooled = rivals_jobs.layers_behind(network, frozen)(outputs)
         assert torch.allclose(pooled, run_until(network, TRUNK, images), atol=1e-5) and pooled.shape == (2, 512)
     assert network(images).shape == (2, 4)  # as it was
 
@@ -237,9 +239,9 @@ def study_rows(gains, frozen=TRUNK):
     for k, gain in gains.items():
         for seed in range(3):
             job = Job(k=k, seed=seed, frozen=frozen)
-            for head in rivals.heads_of(job):
+            for head in rivals_heads.heads_of(job):
                 top1 = 40 + seed + (gain + 0.1 * seed if head == "dka" else -5 if head != "elastic net, trained" else 0)
-                rows.append({**vars(job), "dataset": rivals.DATASET, "head": head, "top1": top1})
+                rows.append({**vars(job), "dataset": rivals_jobs.DATASET, "head": head, "top1": top1})
     return rows
 
 
