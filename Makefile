@@ -19,7 +19,7 @@ photos: $(VENV)/installed-photos  ## explain six photographs that the packages b
 test: $(VENV)/installed-dev $(AXE)  ## the test suite
 	$(BIN)/python $(PYTEST)
 
-test-slow: $(VENV)/installed-dev $(AXE)  ## the tests that `make test` leaves out (two minutes)
+test-slow: $(VENV)/installed-dev $(AXE)  ## the tests that `make test` leaves out (three minutes)
 	$(BIN)/python $(PYTEST) -m slow
 
 test-oldest: .venv-oldest/installed  ## the test suite with the oldest supported versions

@@ -136,7 +136,7 @@ def test_two_runs_in_one_folder(snapshot, broden, tmp_path):
     dissect(snapshot, broden, tmp_path)
 
 
-@pytest.mark.parametrize("batch_size", ["5", "64"])  # three batches for two processes, and one
+@pytest.mark.parametrize("batch_size", ["5", pytest.param("64", marks=pytest.mark.slow)])  # three batches, and one
 def test_two_processes_give_the_results_of_one(snapshot, tmp_path, batch_size):
     broden = write_small_broden(tmp_path / "broden", count=12)  # six images with a scene, and six without
     dissect(snapshot, broden, tmp_path / "one", batch_size=batch_size, chance_rounds="2")

@@ -815,12 +815,12 @@ def kill(*names):
 @pytest.mark.parametrize(
     "place, signals, code, left",
     [
-        (BEFORE, ["SIGTERM"], 143, set()),
-        (BEFORE, ["SIGHUP"], 143, set()),
+        pytest.param(BEFORE, ["SIGTERM"], 143, set(), marks=pytest.mark.slow),
+        pytest.param(BEFORE, ["SIGHUP"], 143, set(), marks=pytest.mark.slow),
         (BEFORE, ["SIGTERM", "SIGTERM", "SIGINT"], 143, set()),
         (BEFORE, ["SIGINT"], 130, set()),
         (BUILDING, ["SIGTERM"], 143, set()),
-        (IN_LOOP, ["SIGHUP"], 143, {"epoch_0.pth", "interrupted.pth"}),
+        pytest.param(IN_LOOP, ["SIGHUP"], 143, {"epoch_0.pth", "interrupted.pth"}, marks=pytest.mark.slow),
         (IN_LOOP, ["SIGTERM", "SIGINT", "SIGTERM", "SIGHUP"], 143, {"epoch_0.pth", "interrupted.pth"}),
         (SAVING, ["SIGINT"], 130, {"epoch_0.pth"}),
         (SAVING, ["SIGTERM", "SIGINT"], 0, {"epoch_0.pth", "epoch_1.pth"}),
@@ -881,7 +881,13 @@ run(main, "script")
 
 
 @pytest.mark.parametrize(
-    "redirection", ["| head -1", "| true", "> /dev/full", "2> /dev/full", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"]
+    "redirection",
+    [
+        "| head -1",
+        "> /dev/full",
+        "<&- >&- 2>&-",
+        *(pytest.param(more, marks=pytest.mark.slow) for more in ("| true", "2> /dev/full", ">&-", "2>&-", ">&- 2>&-")),
+    ],
 )
 def test_streams_that_fail(tmp_path, redirection):
     command = f'"$0" -c "$1" "$2" {redirection}'

@@ -47,13 +47,15 @@ def page(browser, report):  # noqa: F811
     assert not browser.get_log("browser")  # no script error, no failed request
 
 
+SAID = """return ["prediction", "score", "probability"].map(
+    name => arguments[0].querySelector(`[data-live="${name}"]`).textContent.trim())"""
+
+
 def said(card):
     """The class, score and probability that a card shows."""
-    parts = [
-        card.find_element(By.CSS_SELECTOR, f'[data-live="{name}"]') for name in ("prediction", "score", "probability")
-    ]
-    assert parts[2].text.endswith(" %")
-    return parts[0].text, float(parts[1].text), float(parts[2].text[:-2]) / 100
+    prediction, score, probability = card.parent.execute_script(SAID, card)
+    assert probability.endswith(" %")
+    return prediction, float(score), float(probability[:-2]) / 100
 
 
 def expected(head, features, silent, classes):

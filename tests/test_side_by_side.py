@@ -127,6 +127,7 @@ def test_the_reports_own_network_is_explained_as_without_the_other(compared, pai
     }
 
 
+@pytest.mark.slow
 def test_a_report_of_2000_images_beside_another_network_stays_under_25_megabytes(tmp_path):
     """With named units on both sides, which is most text."""
     report = run_demo("--compare", settings.SHIPPED_SNAPSHOT, "--images", 16, "--no_val", "--output", tmp_path)
