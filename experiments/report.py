@@ -161,7 +161,7 @@ def ablations(rows: Rows) -> str:
 
 def photographs(about: dict[str, Any]) -> str:
     """Dissections on photographs of concepts: the content of results/photographs.json as two tables."""
-    rows = about["rows"]
+    rows = sorted(about["rows"], key=lambda row: row["network"])  # the untrained ones come last of each architecture
     categories = sorted({name for row in rows for key in BY_CATEGORY for name in row.get(key, ())})
     iou = {"interpretable": "interpretable", "unique": "unique detectors", "mean_iou": "mean best IoU"}
     chance = {"above_chance": "above chance", "chance_95": "chance, 95th percentile", "seconds": "s"}

@@ -44,6 +44,7 @@ WHERE = {  # by what is frozen: for people, and as a data set of the table of ve
     BEHIND: ("where the last convolution trains along", "Tiny-ImageNet, last convolution trained"),
 }
 DENSE = ("dense", "dense, trained on")
+ANSWERS = {"holds": "pays", "does not hold": "does not pay", "cannot tell": "cannot tell"}
 AXES = {  # field of a job: (its name, what it is set to while another one varies)
     "k": ("K", K),
     "classes": ("classes", CLASSES),
@@ -64,10 +65,8 @@ class Gain(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """'pays' or 'does not pay' if the whole interval is on one side of 0, else 'cannot tell'; or 'one seed'."""
-        if self.points.seeds == 1:
-            return "one seed"
-        return "pays" if self.points.low > 0 else "does not pay" if self.points.high < 0 else "cannot tell"
+        """'pays', 'does not pay' or 'cannot tell' by the rule of all verdicts; or 'one seed'."""
+        return ANSWERS[verdict(self.points)] if self.points.seeds > 1 else "one seed"
 
 
 def gain(rows: Rows) -> Gain:
