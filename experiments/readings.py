@@ -81,6 +81,16 @@ PHOTOGRAPHED = {  # what the networks that are compared have in their names
 }
 
 
+def overview(found: list[Reading]) -> str:
+    """A Markdown table of the verdicts alone: a line per claim, a column per data set."""
+    by_claim: dict[str, dict[str, str]] = {}
+    for reading in found:
+        by_claim.setdefault(reading.claim, {})[reading.data] = reading.verdict
+    data = list(dict.fromkeys(reading.data for reading in found))
+    lines = [[claim, *(verdicts.get(name, "") for name in data)] for claim, verdicts in by_claim.items()]
+    return markdown(["claim", *data], lines, left=1 + len(data))
+
+
 def verdict_table(found: list[Reading]) -> str:
     """A Markdown table, the readings of one claim together."""
     claims = list(dict.fromkeys(reading.claim for reading in found))

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from experiments import results, rivals_report
 from experiments.plan import ABLATED_K, FULL, KS, TRAINED_OUT, plan
-from experiments.readings import read_photographs, readings, verdict_table
+from experiments.readings import overview, read_photographs, readings, verdict_table
 from experiments.results import interval, select
 from experiments.tables import (
     ACCURACY,
@@ -245,9 +245,13 @@ Numbers are means over seeds ± half of their 95 % interval (Student's t; differ
 
 ## The claims
 
+{overview(found)}
+
 A claim *holds* or *does not hold* if the whole interval is on one side; what *holds by construction* is true of any
-weights, and no measurement supports it. An interval that ends at the
-margin is no gain. Networks were trained briefly, but for those called trained out: {_schedules()}.
+weights, and no measurement supports it. An interval that ends at the margin is no gain. Networks were trained briefly,
+but for those called trained out: {_schedules()}.
+
+### What decides each
 
 {verdict_table(found)}
 

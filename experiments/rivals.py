@@ -2,14 +2,14 @@
 
     python3 experiments/rivals.py --data data/tiny-imagenet-200            # all of it; resumable
     python3 experiments/rivals.py --data data/tiny-imagenet-200 --quick    # a minute, into experiments/quick/rivals/
-    python3 experiments/rivals.py --data data/tiny-imagenet-200 --check    # one job again: are its numbers the same?
+    python3 experiments/rivals.py --data data/tiny-imagenet-200 --check    # two jobs again: are the numbers the same?
     python3 -m experiments.report                                          # docs/RESULTS.md, which shows the rows
 
 EfficientNet-Lite0 with its ImageNet weights sees the images of Tiny-ImageNet at 128 px, as validation sees them. Frozen
 is all but the head, or all but the head and the last convolution; what the frozen part puts out is kept in
 experiments/work/rivals/. Each head is tuned by the same procedure on training images that none is trained on (`tune`),
-and measured on the validation images. All start from the weights of the dense head, and of the layers that trained with
-it. Results are appended to experiments/results/rivals/, a line per head; what is there is not done again.
+and measured on the validation images; `rivals_heads.METHODS` says what each starts from. Results are appended to
+experiments/results/rivals/, a line per head; what is there is not done again.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
@@ -45,13 +45,15 @@ from experiments.rivals_jobs import (
     Job,
     plan,
     pretrained,
-    read_rows,
+    read_outputs,
     tuned_as,
 )
 from loader.datasets import find_dataset
 from models import Head
 from models.cut import TRUNK
+from models.heads import predict
 from util.cli import ArgumentParser, UserError, check_ranges, run
+from util.files import lock_folder
 
 FOLDER = results.FOLDER / "rivals"
 TUNING = "tiny_imagenet_tuning"
@@ -61,16 +63,17 @@ LONG = {TRUNK: 8, BEHIND: 4}  # epochs of the long training for 60,000 images, b
 SHORT = 3  # the short training has so many times fewer epochs than the long one
 ENOUGH = 0.2  # points of accuracy for which no head is trained longer
 LONGER = 3  # times the long one
+MOST_LENGTHS = 3  # short, long, longer
 QUICK = [Job(classes=10, images=30), Job(classes=25, images=10), Job(classes=10, images=30, frozen=BEHIND)]
-CHECKED = Job(classes=10)
+CHECKED = (Job(classes=10), Job(classes=10, frozen=BEHIND))
 
 
 def get_args_parser() -> ArgumentParser:
     """The command line."""
     parser = ArgumentParser(__doc__)
     parser.add_argument("--data", help="Tiny-ImageNet's folder, or the one that holds it (default data/)")
-    parser.add_argument("--quick", action="store_true", help="two small jobs, to see that all of it works")
-    parser.add_argument("--check", action="store_true", help="repeat one small job and compare it with the results")
+    parser.add_argument("--quick", action="store_true", help="three small jobs, to see that all of it works")
+    parser.add_argument("--check", action="store_true", help="repeat two small jobs: as in the results?")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes at one time")
     parser.add_argument("--most", type=int, metavar="N", help="end after so many trainings of all heads (default: all)")
     parser.add_argument("--work", default=str(ROOT / "experiments" / "work" / "rivals"), help="folder of the features")
@@ -79,7 +82,7 @@ def get_args_parser() -> ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Compute the features that are missing, then run the jobs that are not done yet, each tuning in one process."""
+    """Compute the outputs of the frozen parts, if there are none, then run the jobs that are not done yet."""
     check_ranges(args, {"jobs": (1, os.cpu_count() or 1)})
     work = Path(args.work)
     if args.features_only or not all((work / frozen / "val.json").is_file() for frozen in FROZEN):
@@ -87,19 +90,31 @@ def main(args: argparse.Namespace) -> None:
     if args.features_only:
         return
     if args.check:
-        check(partial(read_rows, work))
+        for job in CHECKED:
+            check(job, partial(read_outputs, work))
         return
     folder = ROOT / "experiments" / "quick" / "rivals" if args.quick else FOLDER
     if args.quick:
         shutil.rmtree(folder, ignore_errors=True)
+    with lock_folder(work):
+        run_all(QUICK if args.quick else plan(), folder, args)
+
+
+def run_all(jobs: list[Job], folder: Path, args: argparse.Namespace) -> None:
+    """Run the jobs that have no rows yet, those of one tuning in one process."""
     groups: dict[Job, list[Job]] = {}
-    for job in left_of(QUICK if args.quick else plan(), folder)[: args.most]:
+    for job in left_of(jobs, folder)[: args.most]:
         groups.setdefault(tuned_as(job), []).append(job)
     threads = max(1, (os.cpu_count() or 1) // args.jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
-        for future in [pool.submit(study, group, partial(read_rows, work), folder) for group in groups.values()]:
-            future.result()
+        outputs = partial(read_outputs, Path(args.work))
+        futures = [pool.submit(study, group, outputs, folder) for group in groups.values()]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def cache_features(data: str | None, work: Path) -> None:
@@ -128,7 +143,8 @@ def tune(name: str, bench: Bench) -> Iterator[dict[str, Any]]:
     """Choose a head's learning rate and epochs by its accuracy on the images held out; the recipe is left in `bench`.
 
     The learning rate by short trainings: first three, then beyond an edge as long as the best is there. Then the long
-    training with that rate, and if it is better, a still longer one. The same for every head.
+    training with that rate, and if it is better, one that is still longer. The same for every head; one that gains to
+    the end would gain more (`rivals_report.cut_off` finds them).
 
     Yields:
         a row for each training.
@@ -140,7 +156,7 @@ def tune(name: str, bench: Bench) -> Iterator[dict[str, Any]]:
         bench.recipes[name] = recipe
         bench.made.pop(name, None)
         held_out = bench.data.held_out
-        found[recipe] = _accuracy(run_in_blocks(bench.tail(name), held_out.values), held_out.targets)
+        found[recipe] = _agreement(run_in_blocks(bench.tail(name), held_out.values).argmax(1), held_out.targets)
         return {"head": name, **recipe._asdict(), "top1_held_out": found[recipe]}
 
     places = list(FIRST_LRS)
@@ -159,8 +175,9 @@ def tune(name: str, bench: Bench) -> Iterator[dict[str, Any]]:
     bench.made.pop(name)
 
 
-def _accuracy(logits: Tensor, targets: Tensor) -> float:
-    return 100 * (logits.argmax(1) == targets).double().mean().item()
+def _agreement(classes: Tensor, others: Tensor) -> float:
+    """In how many of the images (V,) two say the same, per cent."""
+    return 100 * (classes == others).double().mean().item()
 
 
 def recipes_for(job: Job, every: Every, folder: Path) -> dict[str, Recipe]:
@@ -177,7 +194,7 @@ def recipes_for(job: Job, every: Every, folder: Path) -> dict[str, Recipe]:
             began = time.perf_counter()
             rows = [{"dataset": TUNING, **asdict(own), **row} for row in tune(name, bench)]
             about = {"seconds": round(time.perf_counter() - began, 1), **started_from()}
-            results.append([{**row, **about} for row in rows], folder)
+            append([{**row, **about} for row in rows], folder)
         bench.recipes[name] = choose({Recipe(row["lr"], row["epochs"]): row["top1_held_out"] for row in rows})
     scale = long_epochs(job) / long_epochs(own)
     return {name: Recipe(lr, max(1, round(epochs * scale))) for name, (lr, epochs) in bench.recipes.items()}
@@ -196,24 +213,32 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     return results.read(folder) if folder.is_dir() else []
 
 
+def append(rows: list[dict[str, Any]], folder: Path) -> None:
+    """Add rows, unless the process that began this one was killed: another one may do the same by now."""
+    parent = multiprocessing.parent_process()
+    if parent and not parent.is_alive():
+        raise SystemExit("the study was ended")
+    results.append(rows, folder)
+
+
 def left_of(jobs: list[Job], folder: Path) -> list[Job]:
     """Those that have no rows in `folder` yet."""
     done = {
         Job(*(row[name] for name in Job.__dataclass_fields__)) for row in _rows(folder) if row["dataset"] == DATASET
     }
     left = [job for job in jobs if job not in done]
-    print(f"{len(jobs)} jobs, {len(done)} done, {len(left)} to do now", flush=True)
+    print(f"{len(jobs)} jobs, {len(jobs) - len(left)} done, {len(left)} to do now", flush=True)
     return left
 
 
 def study(jobs: list[Job], every: Every, folder: Path) -> None:
-    """Run jobs in this process; their rows are appended after each."""
+    """Run jobs in this process; their rows are appended after each. It ends early if the process that began it has."""
     started_from()
     for job in jobs:
         began = time.perf_counter()
         bench = Bench(job, every(job.frozen).of(job), recipes_for(job, every, folder))
         rows = [{"dataset": DATASET, **asdict(job), **row, **started_from()} for row in measure(bench)]
-        results.append(rows, folder)
+        append(rows, folder)
         best = " ".join(f"{row['head']} {row['top1']:.1f}" for row in rows)
         print(f"{job} {time.perf_counter() - began:.0f} s: {best}", flush=True)
 
@@ -233,17 +258,18 @@ def measure(bench: Bench) -> Iterator[dict[str, Any]]:
     """
     with torch.inference_mode(False):
         tails = {name: bench.tail(name) for name in heads_of(bench.job)}
-    val = bench.data.val
-    logits = {name: run_in_blocks(tail, val.values) for name, tail in tails.items()}
+    targets = bench.data.val.targets
+    pooled = {name: run_in_blocks(tail.layers, bench.data.val.values) for name, tail in tails.items()}
+    predictions = {name: predict(tail.head, pooled[name]) for name, tail in tails.items()}
     for name, tail in tails.items():
-        predicted = logits[name].argmax(1)
+        predicted = predictions[name]
         recipe = bench.recipes.get(name)
         yield {
             "head": name,
-            "top1": _accuracy(logits[name], val.targets),
-            "dense_agreement": _accuracy(logits["dense"], predicted),
-            "dka_agreement": _accuracy(logits["dka"], predicted),
-            "units_per_class": units_per_class(tail.head, run_in_blocks(tail.layers, val.values), predicted),
+            "top1": _agreement(predicted, targets),
+            "dense_agreement": _agreement(predictions["dense"], predicted),
+            "dka_agreement": _agreement(predictions["dka"], predicted),
+            "units_per_class": units_per_class(tail.head, pooled[name], predicted),
             "weights_per_class": weights_per_class(tail.head),
             "lr": recipe.lr if recipe else None,
             "epochs": recipe.epochs if recipe else None,
@@ -262,14 +288,16 @@ def units_per_class(head: Head, pooled: Tensor, classes: Tensor) -> float:
     return sum(counts) / len(counts)
 
 
-def check(every: Every) -> None:
+def check(job: Job, every: Every) -> None:
     """Repeat a small job by its recipes. Raises UserError if an accuracy differs by more than the order of sums can."""
-    known = {row["head"]: row for row in results.select(_rows(FOLDER), dataset=DATASET, **asdict(CHECKED))}
-    if not known:
-        raise UserError(f"{CHECKED}: no results to compare with")
-    bench = Bench(CHECKED, every(CHECKED.frozen).of(CHECKED), recipes_for(CHECKED, every, FOLDER))
-    for row in measure(bench):
-        before = known[row["head"]]["top1"]
+    rows = _rows(FOLDER)
+    known = {row["head"]: row["top1"] for row in results.select(rows, dataset=DATASET, **asdict(job))}
+    tuned = {row["head"] for row in results.select(rows, dataset=TUNING, **asdict(tuned_as(job)))}
+    if not known or not tuned.issuperset(heads_of(job, TRAINED)):
+        raise UserError(f"{job}: no results to compare with")
+    print(job)
+    for row in measure(Bench(job, every(job.frozen).of(job), recipes_for(job, every, FOLDER))):
+        before = known[row["head"]]
         print(f"{row['head']}: top-1 {row['top1']:.1f} %, was {before:.1f} %")
         if abs(row["top1"] - before) > CHECK_TOLERANCE:
             raise UserError(f"{row['head']}: differs by more than {CHECK_TOLERANCE} points")

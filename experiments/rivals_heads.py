@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from models.dynamic_k import DynamicKLinear
 from models.heads import DenseHead, PrunedHead, StaticHead, fill
 
 SELECTED = 2  # times K: weights per class of the elastic net of which the K largest become a mask
-NETS: dict[Job, ElasticNets] = {}  # of the last training images
+NETS: dict[Job, ElasticNets] = {}  # of the last training images behind frozen features
 
 
 class Bench:
@@ -51,7 +52,12 @@ class Bench:
 
     @cached_property
     def nets(self) -> ElasticNets:
-        """Sparse heads on these features; those of all classes and the whole pool are the same for every seed."""
+        """Sparse heads on these features.
+
+        Behind frozen features they are the same for every K; of all classes and the whole pool, for every seed too.
+        """
+        if self.job.frozen != TRUNK:
+            return ElasticNets(self.pooled, self.data.train.targets)
         same = replace(self.job, k=0, seed=0) == Job(k=0)
         key = replace(self.job, k=0, seed=0 if same else self.job.seed)
         if key not in NETS:
@@ -62,12 +68,12 @@ class Bench:
     def tail(self, name: str) -> Tail:
         """A head of `METHODS` behind its layers, in eval mode."""
         if name not in self.made:
-            parents = sum(self.seconds.values())
+            parent, make = METHODS[name]
+            start = self.tail(parent) if parent else None
             began = time.perf_counter()
-            torch.manual_seed(self.job.seed)
-            made = METHODS[name](self)
-            made_parents = sum(self.seconds.values()) - parents
-            self.made[name], self.seconds[name] = made, time.perf_counter() - began - made_parents
+            torch.manual_seed(self.job.seed)  # after the parent, so that it matters not when that was made
+            self.made[name] = make(self, name, start or self.random())
+            self.seconds[name] = time.perf_counter() - began
         return self.made[name]
 
     def random(self) -> Tail:
@@ -76,59 +82,80 @@ class Bench:
         width = run_in_blocks(layers, self.data.train.values[:1]).shape[1]
         return Tail(layers, DenseHead(width, self.job.classes))
 
-    def from_dense(self, kind: Callable[..., nn.Linear]) -> Tail:
-        """A head of another kind that starts from the weights of the dense one, and from its layers."""
-        tail = self.tail("dense")
-        topk = self.job.k if kind is not DenseHead else None
-        head = kind(tail.head.in_features, tail.head.out_features, topk=topk)
-        return tail.with_head(fill(head, tail.head.weight, tail.head.bias))
-
     def trained(self, name: str, tail: Tail, after_step: Callable[[float], None] = nothing) -> Tail:
-        """Train a head, and its layers, by its recipe."""
+        """Train a head, and its layers, by the recipe of this name."""
         train(tail, self.data.train, self.recipes[name], self.job.seed, after_step)
         return tail
 
-    def masked(self, name: str, tail: Tail) -> Tail:
-        """A static head whose weights are trained further, its mask fixed."""
-        compact = self.trained(name, tail.with_head(CompactHead(tail.head)))
+    def masked(self, name: str, static: Tail) -> Tail:
+        """Train the weights of a static head further, its mask fixed."""
+        compact = self.trained(name, static.with_head(CompactHead(static.head)))
         return compact.with_head(compact.head.expanded())
 
 
-def _mean_votes(bench: Bench) -> Tail:
-    tail = bench.tail("dense")
-    units = largest_mean_votes(tail.head, bench.pooled, bench.data.train.targets, bench.job.k)
-    return bench.masked("largest mean votes, trained", tail.with_head(static_head(tail.head, units)))
+class Method(NamedTuple):
+    """How a head is made.
+
+    Attributes:
+        parent: the head whose weights and layers it starts from; None: random weights, and the layers as they came.
+        make: (bench, its name, the parent) -> the head behind its layers.
+    """
+
+    parent: str | None
+    make: Callable[[Bench, str, Tail], Tail]
 
 
-def _elastic_trained(bench: Bench) -> Tail:
+def _same_weights(kind: Callable[..., nn.Linear], bench: Bench, dense: Tail) -> Tail:
+    """A head of another kind with the weights of a dense one."""
+    head = kind(dense.head.in_features, dense.head.out_features, topk=bench.job.k)
+    return dense.with_head(fill(head, dense.head.weight, dense.head.bias))
+
+
+def _trained_as(kind: Callable[..., nn.Linear]) -> Callable[[Bench, str, Tail], Tail]:
+    return lambda bench, name, dense: bench.trained(name, _same_weights(kind, bench, dense))
+
+
+def _trained_on(bench: Bench, name: str, dense: Tail) -> Tail:
+    return bench.trained(name, dense.with_head(DenseHead.of(dense.head.weight, dense.head.bias)))
+
+
+def _frozen_as(kind: type[StaticHead]) -> Callable[[Bench, str, Tail], Tail]:
+    return lambda bench, _, parent: parent.with_head(kind.freeze(parent.head, bench.job.k))
+
+
+def _mean_votes(bench: Bench, name: str, dense: Tail) -> Tail:
+    units = largest_mean_votes(dense.head, bench.pooled, bench.data.train.targets, bench.job.k)
+    return bench.masked(name, dense.with_head(static_head(dense.head, units)))
+
+
+def _gradual(bench: Bench, name: str, dense: Tail) -> Tail:
+    tail = _same_weights(PrunedHead, bench, dense)
+    return bench.trained(name, tail, GradualPruning(tail.head))
+
+
+def _elastic(bench: Bench, _: str, dense: Tail) -> Tail:
+    return dense.with_head(bench.nets.with_weights(bench.job.k))
+
+
+def _elastic_trained(bench: Bench, name: str, dense: Tail) -> Tail:
     wide = bench.nets.with_weights(SELECTED * bench.job.k)
     units = (wide.weight.detach().abs() * bench.pooled.std(0)).topk(bench.job.k, 1).indices
-    return bench.masked("elastic net, trained", bench.tail("dense").with_head(static_head(wide, units)))
+    return bench.masked(name, dense.with_head(static_head(wide, units)))
 
 
-def _gradual(bench: Bench) -> Tail:
-    tail = bench.from_dense(PrunedHead)
-    return bench.trained("pruned gradually", tail, GradualPruning(tail.head))
-
-
-def _frozen(bench: Bench, parent: str, kind: type[StaticHead]) -> Tail:
-    tail = bench.tail(parent)
-    return tail.with_head(kind.freeze(tail.head, bench.job.k))
-
-
-METHODS: dict[str, Callable[[Bench], Tail]] = {
-    "dense": lambda bench: bench.trained("dense", bench.random()),
-    "dense, trained on": lambda bench: bench.trained("dense, trained on", bench.from_dense(DenseHead)),
-    "dka": lambda bench: bench.trained("dka", bench.from_dense(DynamicKLinear)),
-    "pruned": lambda bench: _frozen(bench, "dense", PrunedHead),
-    "pruned, trained": lambda bench: bench.masked("pruned, trained", bench.tail("pruned")),
-    "largest mean votes, trained": _mean_votes,
-    "pruned gradually": _gradual,
-    "elastic net": lambda bench: bench.tail("dense").with_head(bench.nets.with_weights(bench.job.k)),
-    "elastic net, trained": _elastic_trained,
-    "dka, frozen": lambda bench: _frozen(bench, "dka", StaticHead),
-    "dka, frozen, trained": lambda bench: bench.masked("dka, frozen, trained", bench.tail("dka, frozen")),
-    "top activations": lambda bench: bench.trained("top activations", bench.from_dense(TopActivationsHead)),
+METHODS = {
+    "dense": Method(None, Bench.trained),
+    "dense, trained on": Method("dense", _trained_on),
+    "dka": Method("dense", _trained_as(DynamicKLinear)),
+    "pruned": Method("dense", _frozen_as(PrunedHead)),
+    "pruned, trained": Method("pruned", Bench.masked),
+    "largest mean votes, trained": Method("dense", _mean_votes),
+    "pruned gradually": Method("dense", _gradual),
+    "elastic net": Method("dense", _elastic),
+    "elastic net, trained": Method("dense", _elastic_trained),
+    "dka, frozen": Method("dka", _frozen_as(StaticHead)),
+    "dka, frozen, trained": Method("dka, frozen", Bench.masked),
+    "top activations": Method("dense", _trained_as(TopActivationsHead)),
 }
 MASKED = (
     "pruned, trained",
@@ -141,8 +168,5 @@ TRAINED = ("dense", "dense, trained on", "dka", *MASKED, "top activations")
 
 
 def heads_of(job: Job, names: Iterable[str] = METHODS) -> list[str]:
-    """Those of some heads that a job has.
-
-    Behind frozen features a dense head has one best answer, and training it further is training it longer.
-    """
+    """Those of some heads that a job has: all, but a dense head is trained further where layers train along only."""
     return [name for name in names if job.frozen != TRUNK or name != "dense, trained on"]

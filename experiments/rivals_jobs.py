@@ -22,7 +22,7 @@ BEHIND = "_blocks.15"  # the last frozen layer where the last convolution trains
 FROZEN = (TRUNK, BEHIND)
 KS = (1, 2, 3, 5, 10, 20, 50)  # beside N, where DKA is the dense head
 CLASS_COUNTS = (10, 25, 50, 100, 200)
-BEHIND_KS, BEHIND_CLASS_COUNTS = (20, 1), (10, 50, 200)  # the same where the last convolution trains along
+BEHIND_CLASS_COUNTS = (10, 50, 200)  # the same where the last convolution trains along
 IMAGE_COUNTS = (10, 30, 100, 270)
 SEEDS = (0, 1, 2, 3, 4)
 FEW_SEEDS = 3  # of K other than 5, and where the last convolution trains along
@@ -73,7 +73,6 @@ def plan() -> list[Job]:
     for seed in SEEDS:
         jobs += [Job(classes=classes, seed=seed) for classes in CLASS_COUNTS]
         jobs += [Job(images=images, seed=seed) for images in IMAGE_COUNTS]
-    jobs += [replace(behind, k=k, seed=seed) for k in BEHIND_KS for seed in few]
     return list(dict.fromkeys(jobs))
 
 
@@ -100,8 +99,8 @@ def layers_behind(network: nn.Module, frozen: str) -> nn.Module:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The features of all images behind a frozen part: of training, classes taking turns, and of validation.
+class Outputs:
+    """What a frozen part puts out for all images: of training, classes taking turns, and of validation.
 
     Attributes:
         train, val: the features.
@@ -130,8 +129,7 @@ class Rows:
             raise UserError(
                 f"the features have {turns} images per class, {HELD_OUT + pool} are needed: --features_only"
             )
-        # turns
-        drawn = HELD_OUT + torch.rand(pool, count, generator=generator).argsort(0)[: job.images, classes]
+        drawn = HELD_OUT + torch.rand(pool, count, generator=generator).argsort(0)[: job.images, classes]  # (images, C)
         return Data(
             _part(self.train, (drawn * count + classes).flatten(), classes),
             _part(self.train, (torch.arange(HELD_OUT)[:, None] * count + classes).flatten(), classes),
@@ -141,15 +139,15 @@ class Rows:
 
 
 @cache
-def read_rows(work: Path, frozen: str) -> Rows:
-    """The rows behind a frozen part, as far as they were computed."""
+def read_outputs(work: Path, frozen: str) -> Outputs:
+    """The outputs of a frozen part, as far as they were computed."""
     folder = work / frozen
-    return Rows(read_features(folder, "train"), read_features(folder, "val"), layers_behind(pretrained(), frozen))
+    return Outputs(read_features(folder, "train"), read_features(folder, "val"), layers_behind(pretrained(), frozen))
 
 
-Every = Callable[[str], Rows]  # the rows behind a frozen part, by its name
+Every = Callable[[str], Outputs]  # of a frozen part, by its name
 
 
-def _part(rows: Features, index: Tensor, classes: Tensor) -> Features:
-    """Some of the rows; their classes are numbered by their place in `classes`, which ascends."""
-    return Features(rows.values[index], torch.searchsorted(classes, rows.targets[index]))
+def _part(features: Features, index: Tensor, classes: Tensor) -> Features:
+    """Some of them; their classes are numbered by their place in `classes`, which ascends."""
+    return Features(features.values[index], torch.searchsorted(classes, features.targets[index]))

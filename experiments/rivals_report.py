@@ -1,7 +1,7 @@
 """What the rows of `experiments.rivals` say: a figure, tables, and the sentence that they support."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +10,13 @@ from matplotlib.figure import Figure
 
 from experiments.readings import ACCURACY, CHOICE, MARGIN, Reading, verdict
 from experiments.results import Interval, interval, paired, select
-from experiments.rivals import ENOUGH
-from experiments.rivals_heads import MASKED
+from experiments.rivals import ENOUGH, LONGER, MOST_LENGTHS, SHORT, TUNING
+from experiments.rivals_heads import MASKED, TRAINED
 from experiments.rivals_jobs import BEHIND, CLASSES, DATASET, HELD_OUT, IMAGES, Job, K
 from experiments.tables import Column, Rows, shown, table
 from models.cut import TRUNK
 from util.plots import STYLES, save_figure
+from util.text import counted
 
 COLUMNS = [
     Column("top-1, %", "top1"),
@@ -23,7 +24,6 @@ COLUMNS = [
     Column("predicts as DKA, %", "dka_agreement"),
     Column("units per class", "units_per_class"),
     Column("weights per class", "weights_per_class"),
-    Column("s", "seconds"),
 ]
 TITLES = {
     "dense": "dense",
@@ -117,8 +117,8 @@ def sentence(rows: Rows) -> str:
         f"**Choosing votes per image, {where}: {found.verdict}.** With {CLASSES} classes, {IMAGES} "
         f"training images of each and K = {K}, DKA minus the best fixed choice of as many weights "
         f"({TITLES[found.rival]}) is {shown(found.points, 1)} points of top-1 ({found.points.seeds} seeds).",
-        f"In {others} other settings one of the three is varied. It pays: {listed('pays')}. It does not pay: "
-        f"{listed('does not pay')}. These rows cannot tell: {listed('cannot tell')}. One interval of "
+        f"In {counted(others, 'other setting')} one of the three is varied. It pays: {listed('pays')}. It does not "
+        f"pay: {listed('does not pay')}. These rows cannot tell: {listed('cannot tell')}. One interval of "
         "95 % in twenty misses by chance, so a verdict on one setting alone is worth little.",
         *([f"One seed only: {listed('one seed')}."] if "one seed" in cases else []),
     ]
@@ -159,14 +159,33 @@ def gains_table(rows: Rows) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def cut_off(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Heads whose longest training, when they were tuned, still gained `ENOUGH`: in words."""
+    found = []
+    tuned = select(rows, dataset=TUNING)
+    for job in dict.fromkeys(_job(row) for row in tuned):
+        for name in TRAINED:
+            own = sorted(select(tuned, head=name, **asdict(job)), key=lambda row: (row["epochs"], row["top1_held_out"]))
+            best = {row["epochs"]: row["top1_held_out"] for row in own}  # of each length
+            *before, last = best.values() or [0.0]
+            if len(before) == MOST_LENGTHS - 1 and last >= max(before) + ENOUGH:
+                of = f"K = {job.k}, {job.classes} classes, {job.images} images, {WHERE[job.frozen][0]}"
+                found.append(f"{TITLES[name]} ({of}: {' → '.join(f'{value:.1f}' for value in best.values())} %)")
+    return found
+
+
+def _job(row: dict[str, Any]) -> Job:
+    return Job(*(row[field.name] for field in fields(Job)))
+
+
 def section(rows: Iterable[dict[str, Any]]) -> str:
     """The Markdown section; '' without rows."""
+    rows = list(rows)
     found = behind(rows)
     if not found:
         return ""
     every = [row for own in found.values() for row in own]
     commits = ", ".join(dict.fromkeys(row["commit"] for row in every))
-    jobs = {tuple(row[field.name] for field in fields(Job)) for row in every}
     sentences = "\n\n".join(map(sentence, found.values()))
     tables = "\n\n".join(_tables(frozen, own) for frozen, own in found.items())
     return f"""## When does choosing votes per image pay?
@@ -175,30 +194,31 @@ def section(rows: Iterable[dict[str, Any]]) -> str:
 
 `experiments/rivals.py` compares heads of EfficientNet-Lite0 with its ImageNet weights on Tiny-ImageNet at 128 px,
 without flips. Either the network stays as it is, and all heads see the same features as they come (the elastic nets
-standardise them for their fit); or each head trains with a last convolution of its own. All have the same images,
-seeds, optimizer (Adam, linear decay) and numbers of epochs to choose from; all but the elastic nets start from the
-weights of the dense head, and of the convolution that trained with it. Learning rate and epochs were chosen for each by
-the same procedure on {HELD_OUT} training images of each class on which no head is trained, for each K, number of
-classes and of images up to {IMAGES}: three learning rates, more while the best is at an edge, then longer trainings
-while they gain {ENOUGH} points. Validation images were looked at for the tables only.
+standardise them for their fit); or each trained head trains its own last convolution along, with the batch norm and
+the dropout (0.2) that follow. All have the same images, seeds, optimizer (Adam, linear decay) and numbers of epochs to
+choose from. All start from the dense head and its convolution, but "DKA, frozen" and what is trained of it start from
+DKA's, which gives that rival one training more, and the weights of the elastic nets are their own. Learning rate and
+epochs were chosen for each by the same procedure on {HELD_OUT} training images of each class on which no head is
+trained, for each K, number of classes and of images up to {IMAGES}: three learning rates, more while the best is at an
+edge, then a training {SHORT} times as long, and, if that gains {ENOUGH} points, one {SHORT * LONGER} times as long.
+Validation images were looked at for the tables only.
 
+- Still gaining when they were cut off: {"; ".join(cut_off(rows)) or "none"}. They are worth more than they show.
 - A seed draws the classes and the images where these are not all, first weights, and the order of images. With
   {CLASSES} classes and {IMAGES} or 270 images it draws no data: those intervals are narrower than for new data. All
-  smaller numbers of images are drawn from the same {IMAGES} of each class.
+  smaller numbers of images are drawn from the same {IMAGES} of each class. Recipes were chosen with seed 0 and used for
+  all seeds, so no interval has the chance of that choice in it.
 - The best fixed choice is the one with the best mean on the validation images, which favours it. So does it favour
   the better one of two dense heads, where the convolution trains: one starts from the other, as DKA does.
 - A DKA head stores all N weights of a class and adds K votes; a fixed choice stores K weights. K = N is the dense head.
-- Of the {K} weights of largest absolute value of a class of the dense head on frozen features, 99.9 % are negative
-  (seed 0): they tell what a class is not, and few images have them. That is why pruning by magnitude fails there.
 - The network was trained on ImageNet, of which these classes and perhaps these images are a part.
 - One network, one data set.
 
-{len(jobs)} trainings of all heads, commit {commits}.
+{len({_job(row) for row in every})} trainings of all heads, commit {commits}.
 
 {tables}
 
-Units per class: different units in the scores of the images that are predicted as a class. Seconds are of a head's own
-training, beside other work.
+Units per class: different units in the scores of the images that are predicted as a class.
 
 ![Top-1 against K, classes and training images per class](results/rivals.png)
 """
@@ -239,8 +259,8 @@ def _panel(axis: Axes, by_value: dict[int, Rows], title: str) -> None:
     if len(by_value) < 2:
         axis.set_axis_off()
         return
-    for style, (label, name) in zip(STYLES, LINES.items(), strict=False):
-        _line(axis, by_value, name, (label, *style))
+    for style, (label, names) in zip(STYLES, LINES.items(), strict=False):
+        _line(axis, by_value, names, (label, *style))
     axis.set_xscale("log")
     axis.set_xticks(list(by_value), [str(value) for value in by_value])
     axis.minorticks_off()
@@ -249,20 +269,18 @@ def _panel(axis: Axes, by_value: dict[int, Rows], title: str) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-LINES = {
-    "DKA, K votes per image": "dka",
-    "dense": "dense",
-    "best fixed choice of K weights per class": None,
-    "K most active units, the same for all classes": "top activations",
+LINES = {  # the best of these heads at each value
+    "DKA, K votes per image": ("dka",),
+    "dense": DENSE,
+    "best fixed choice of K weights per class": MASKED,
+    "K most active units, the same for all classes": ("top activations",),
 }
 
 
-def _line(axis: Axes, by_value: dict[int, Rows], name: str | None, look: tuple[str, str, str]) -> None:
-    """A head's accuracy against the values; None is the best fixed mask at each; `look` is label, colour and style."""
+def _line(axis: Axes, by_value: dict[int, Rows], names: Sequence[str], look: tuple[str, str, str]) -> None:
+    """The best of some heads at each value; `look` is label, colour and style."""
     label, colour, style = look
-    found = [
-        interval(row["top1"] for row in select(own, head=name or best_of(MASKED, own))) for own in by_value.values()
-    ]
+    found = [interval(row["top1"] for row in select(own, head=best_of(names, own))) for own in by_value.values()]
     halves = [value.half if value.seeds > 1 else 0.0 for value in found]
     means = [value.mean for value in found]
     axis.errorbar(list(by_value), means, halves, fmt=style, color=colour, capsize=3, markersize=4, label=label)

@@ -1,4 +1,4 @@
-"""Rivals on frozen features: heads against answers worked by hand, the study on made-up features, its sentence."""
+"""Rivals of DKA: heads against answers worked by hand, the study on made-up features, its sentence."""
 
 import json
 from itertools import combinations
@@ -25,7 +25,7 @@ from experiments.photo_features import Features
 from experiments.plan import L1_RATIO
 from experiments.rivals import tune
 from experiments.rivals_heads import NETS, Bench
-from experiments.rivals_jobs import BEHIND, Job, Rows
+from experiments.rivals_jobs import BEHIND, Job, Outputs
 from models import build_model
 from models.cut import TRUNK, run_until
 from models.heads import DenseHead, PrunedHead
@@ -102,7 +102,7 @@ def made_up(classes=6, width=12, train=8, val=3, layers=None):
         pooled[torch.arange(len(targets)), targets] += 2
         return Features(pooled, targets)
 
-    return Rows(rows(train), rows(val), layers or nn.Identity())
+    return Outputs(rows(train), rows(val), layers or nn.Identity())
 
 
 @pytest.fixture
@@ -135,13 +135,13 @@ def test_tuning_goes_on_while_the_best_rate_is_at_an_edge(monkeypatch):
     by_rate = {1e-3: 50.0, 3e-3: 60.0, 1e-2: 70.0, 3e-2: 80.0, 0.1: 75.0}
     bench = Bench(Job(classes=3, images=2, k=2), made_up().of(Job(classes=3, images=2, k=2)), {})
     monkeypatch.setattr(Bench, "tail", lambda self, name: self.made.setdefault(name, dense()))
-    monkeypatch.setattr(rivals, "run_in_blocks", lambda tail, values: None)
-    monkeypatch.setattr(rivals, "_accuracy", lambda logits, targets: by_rate[bench.recipes["dka"].lr])
+    monkeypatch.setattr(rivals, "run_in_blocks", lambda tail, values: torch.zeros(1, 2))
+    monkeypatch.setattr(rivals, "_agreement", lambda classes, targets: by_rate[bench.recipes["dka"].lr])
     rows = list(tune("dka", bench))
     assert [(row["lr"], row["epochs"]) for row in rows] == [*((rate, 2) for rate in by_rate), (0.03, 6)]
     assert bench.recipes["dka"] == Recipe(0.03, 2)  # the long one is no better, so that no longer one is tried
     monkeypatch.setattr(
-        rivals, "_accuracy", lambda logits, targets: bench.recipes["dka"].epochs - bench.recipes["dka"].lr
+        rivals, "_agreement", lambda classes, targets: bench.recipes["dka"].epochs - bench.recipes["dka"].lr
     )
     bench.recipes.clear()
     assert [row["epochs"] for row in tune("dka", bench)][-2:] == [6, 18]
@@ -174,7 +174,7 @@ def test_the_study_resumes(tmp_path, capsys):
 
 @pytest.mark.usefixtures("small")
 def test_layers_that_train_along_are_each_heads_own(tmp_path):
-    layers = nn.Sequential(nn.Linear(12, 9), nn.BatchNorm1d(9), nn.ReLU()).eval()
+    layers = nn.Sequential(nn.Linear(12, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Dropout(0.2)).eval()
     every, job = made_up(layers=layers), Job(classes=6, images=4, k=2, frozen=BEHIND)
     before = {name: value.clone() for name, value in layers.state_dict().items()}
     rivals.study([job], lambda frozen: every, tmp_path)
@@ -253,7 +253,7 @@ def test_the_sentence_says_what_the_rows_say(gain, verdict, shown):
     assert text.startswith(f"**Choosing votes per image, behind frozen features: {verdict}.**")
     name = rivals_report.TITLES["elastic net, trained"]
     assert f"as many weights ({name}) is {shown}" in text and "(3 seeds)" in text
-    assert "In 1 other settings one of the three is varied. It pays: K = 1. It does not pay: none." in text
+    assert "In 1 other setting one of the three is varied. It pays: K = 1. It does not pay: none." in text
 
 
 def test_a_single_seed_has_no_verdict():
@@ -282,6 +282,21 @@ def test_the_claims_that_rivals_decide():
     assert choice.verdict == "holds" and accuracy.claim == "No loss of accuracy"
     assert accuracy.verdict == "holds" and accuracy.number.startswith("K = 5, 200 classes: 7.1 ± 0.2 points")
     assert list(rivals_report.claims_decided([])) == []
+
+
+def test_heads_that_were_cut_off_while_they_gained_are_named():
+    rows = [
+        {**vars(Job()), "dataset": rivals.TUNING, "head": head, "lr": 0.01, "epochs": epochs, "top1_held_out": top1}
+        for head, curve in {
+            "dka": {4: 50.0, 14: 51.0},  # a longer one was not tried
+            "dense": {4: 50.0, 14: 51.0, 42: 51.1},  # which gained less than ENOUGH
+            "pruned gradually": {4: 4.7, 14: 19.8, 42: 42.1},
+        }.items()
+        for epochs, top1 in curve.items()
+    ]
+    (found,) = rivals_report.cut_off(rows)
+    assert found.startswith(rivals_report.TITLES["pruned gradually"])
+    assert "(K = 5, 200 classes, 100 images, behind frozen features: 4.7 → 19.8 → 42.1 %)" in found
 
 
 def test_what_trains_along_is_read_apart(tmp_path):
