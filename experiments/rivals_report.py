@@ -170,7 +170,7 @@ def cut_off(rows: Iterable[dict[str, Any]]) -> list[str]:
             *before, last = best.values() or [0.0]
             if len(before) == MOST_LENGTHS - 1 and last >= max(before) + ENOUGH:
                 of = f"K = {job.k}, {job.classes} classes, {job.images} images, {WHERE[job.frozen][0]}"
-                found.append(f"{TITLES[name]} ({of}: {' → '.join(f'{value:.1f}' for value in best.values())} %)")
+                found.append(f"{name} ({of}: {' → '.join(f'{value:.1f}' for value in best.values())} %)")
     return found
 
 
