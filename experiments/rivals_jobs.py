@@ -25,7 +25,7 @@ CLASS_COUNTS = (10, 25, 50, 100, 200)
 BEHIND_CLASS_COUNTS = (10, 50, 200)  # the same where the last convolution trains along
 IMAGE_COUNTS = (10, 30, 100, 270)
 SEEDS = (0, 1, 2, 3, 4)
-FEW_SEEDS = 3  # of K other than 5, and where the last convolution trains along
+FEW_SEEDS = 3  # of K other than 5, and of what comes first
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def plan() -> list[Job]:
     for seed in SEEDS:
         jobs += [Job(classes=classes, seed=seed) for classes in CLASS_COUNTS]
         jobs += [Job(images=images, seed=seed) for images in IMAGE_COUNTS]
+        jobs += [replace(behind, classes=classes, seed=seed) for classes in BEHIND_CLASS_COUNTS]
     return list(dict.fromkeys(jobs))
 
 
