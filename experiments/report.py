@@ -166,7 +166,7 @@ def photographs(about: dict[str, Any]) -> str:
     iou = {"interpretable": "interpretable", "unique": "unique detectors", "mean_iou": "mean best IoU"}
     chance = {"above_chance": "above chance", "chance_95": "chance, 95th percentile", "seconds": "s"}
     told = {"told": "units", "told_unique": "unique labels"}
-    versions = ", ".join(dict.fromkeys(f"torch {row['torch']}, {row['cpu']}, commit {row['commit']}" for row in rows))
+    versions = f"torch {_all_of(rows, 'torch')}, on {_all_of(rows, 'cpu')}; commit {_all_of(rows, 'commit')}"
     return f"""## Photographs
 
 `python3 experiments/photographs.py` dissected these networks on {about["images"]} photographs of `{about["data"]}`;
@@ -209,22 +209,23 @@ def _dissected(rows: Rows, before: dict[str, str], categories: list[str], key: s
 
 def provenance(rows: Rows) -> str:
     """On which machine, with which versions, and from which commit the rows were made."""
-
-    def all_of(key: str) -> str:
-        return ", ".join(dict.fromkeys(str(row[key]) for row in rows))
-
     seconds = {row["run"]: row["seconds"] for row in rows}
     missing = [run.name for run in plan() if run.name not in seconds]
     whole = f" **Incomplete: {len(missing)} runs of the plan are missing** ({', '.join(missing)})." if missing else ""
     seeds = sorted({row["seed"] for row in rows})
     versions = ", ".join(
-        f"{name} {all_of(name.lower())}" for name in ("Python", "torch", "torchvision", "NumPy", "scikit-learn")
+        f"{name} {_all_of(rows, name.lower())}" for name in ("Python", "torch", "torchvision", "NumPy", "scikit-learn")
     )
     return (
         f"{len(rows)} heads of {len(seconds)} runs, seeds {', '.join(map(str, seeds))}; "
-        f"{sum(seconds.values()) / 3600:.2f} hours in total, on {all_of('cores')} cores of {all_of('cpu')}; "
-        f"{versions}; commit {all_of('commit')}.{whole}"
+        f"{sum(seconds.values()) / 3600:.2f} hours in total, on {_all_of(rows, 'cores')} cores of "
+        f"{_all_of(rows, 'cpu')}; {versions}; commit {_all_of(rows, 'commit')}.{whole}"
     )
+
+
+def _all_of(rows: Rows, key: str) -> str:
+    """The different values of a key, in the order of the rows."""
+    return ", ".join(dict.fromkeys(str(row[key]) for row in rows))
 
 
 def document(rows: Rows) -> str:
