@@ -240,33 +240,29 @@ def _tables(frozen: str, rows: Rows) -> str:
 
 
 def plot(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Top-1 of four kinds of heads against K, classes and training images, with intervals; a row by what is frozen."""
-    found = behind(rows)
-    figure = Figure(figsize=(12.5, 3.6 * len(found)), layout="constrained", dpi=140)
-    parts = figure.subfigures(len(found), 1, squeeze=False)[:, 0]
-    for part, (frozen, own) in zip(parts, found.items(), strict=True):
-        part.suptitle(WHERE[frozen][0], fontsize=10)
-        for axis, field in zip(part.subplots(1, len(AXES)), AXES, strict=True):
-            _panel(axis, along(own, field), AXES[field][0])
-        for axis in [axis for axis in part.axes if axis.axison][:1]:
-            axis.set_ylabel("top-1, %")
-            axis.legend(frameon=False, fontsize=8)
+    """Top-1 of four kinds of heads against whatever was varied, behind each frozen part, with intervals."""
+    panels = [
+        (WHERE[frozen][0], title, by_value)
+        for frozen, own in behind(rows).items()
+        for field, (title, _) in AXES.items()
+        if len(by_value := along(own, field)) > 1
+    ]
+    figure = Figure(figsize=(3.7 * max(len(panels), 1), 3.8), layout="constrained", dpi=140)
+    axes = figure.subplots(1, max(len(panels), 1), sharey=True, squeeze=False)[0]
+    for axis, (where, title, by_value) in zip(axes, panels, strict=False):
+        for style, (label, names) in zip(STYLES, LINES.items(), strict=False):
+            _line(axis, by_value, names, (label, *style))
+        axis.set_title(where, fontsize=9)
+        axis.set_xscale("log")
+        axis.set_xticks(list(by_value), [str(value) for value in by_value])
+        axis.minorticks_off()
+        axis.set_xlabel(title)
+        axis.set_ylim(0, 100)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("top-1, %")
+    if panels:
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     save_figure(figure, path)
-
-
-def _panel(axis: Axes, by_value: dict[int, Rows], title: str) -> None:
-    """All lines against what is varied; nothing if it was not."""
-    if len(by_value) < 2:
-        axis.set_axis_off()
-        return
-    for style, (label, names) in zip(STYLES, LINES.items(), strict=False):
-        _line(axis, by_value, names, (label, *style))
-    axis.set_xscale("log")
-    axis.set_xticks(list(by_value), [str(value) for value in by_value])
-    axis.minorticks_off()
-    axis.set_xlabel(title)
-    axis.set_ylim(0, 100)
-    axis.spines[["top", "right"]].set_visible(False)
 
 
 LINES = {  # the best of these heads at each value
