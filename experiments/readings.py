@@ -48,8 +48,9 @@ def readings(rows: Rows) -> list[Reading]:
         heads = Heads(select(own, head="dense"), select(own, head="dka", k=ABLATED_K), own)
         if heads.dense and heads.dka:
             found += [read(NAMES[dataset], heads) for read in READERS]
-            if "frozen_agreement" in heads.dka[0]:  # earlier rows lack the controls
-                found += [read(NAMES[dataset], heads) for read in READERS_OF_CONTROLS]
+            controlled = [row for row in heads.dka if "frozen_agreement" in row]  # earlier rows lack the controls
+            if controlled:
+                found += [read(NAMES[dataset], heads._replace(dka=controlled)) for read in READERS_OF_CONTROLS]
             if "lite_interpretable" in heads.dense[0]:
                 found += read_concepts(NAMES[dataset], heads)
             if "present" in heads.dense[0]:
@@ -154,7 +155,7 @@ def read_dynamics(data: str, heads: Heads) -> Reading:
         verdict(paired(heads.dka, fixed, "overlap_within"), better=-1),
         f"two images of a class share {shown(within, 1, 100)} % of their units; with fixed weights: "
         f"{shown(theirs, 1, 100)} % (holds if the whole interval of the difference is below 0)",
-        "the dense head pruned to as many fixed weights, whose units are not always active either",
+        "the dense head pruned to as many weights of largest absolute value, whose units are not always active either",
     )
 
 
@@ -205,13 +206,14 @@ def read_activity(data: str, heads: Heads) -> Reading:
 def read_variety(data: str, heads: Heads) -> Reading:
     """Whether five units are five reasons."""
     own, dense = (interval(row.get("effective_units", math.nan) for row in rows) for rows in (heads.dka, heads.dense))
+    most = max(row.get("effective_units") or 0.0 for row in heads.all)
     return Reading(
         "The units of an explanation are different reasons",
         data,
         verdict(Interval(own.mean - REASONS, own.low - REASONS, own.high - REASONS, own.seeds)),
         f"the five largest votes are worth {shown(own, 2)} different units (holds if the whole interval is above "
         f"{REASONS:g}); dense: {shown(dense, 2)}",
-        "five units that do not correlate are worth 5",
+        f"five units that do not correlate are worth 5; no head that was measured comes above {most:.2f}",
     )
 
 

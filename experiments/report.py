@@ -17,6 +17,7 @@ from experiments import results, rivals_report
 from experiments.plan import ABLATED_K, FULL, KS, TRAINED_OUT, plan
 from experiments.readings import overview, read_photographs, readings, verdict_table
 from experiments.results import interval, select
+from experiments.rivals_jobs import CLASSES
 from experiments.tables import (
     ACCURACY,
     CONCEPTS,
@@ -251,6 +252,9 @@ Numbers are means over seeds ± half of their 95 % interval (Student's t; differ
 A claim *holds* or *does not hold* if the whole interval is on one side; what *holds by construction* is true of any
 weights, and no measurement supports it. An interval that ends at the margin is no gain. Networks were trained briefly,
 but for those called trained out: {_schedules()}.
+Empty: not measured. On scenes and on Fashion-MNIST the control of "Choosing votes per image" can only refute it. With
+other numbers of classes than {CLASSES} its answer may be another one
+([below](#when-does-choosing-votes-per-image-pay)).
 
 ### What decides each
 

@@ -127,17 +127,15 @@ def shown(value: Interval, decimals: int = 1, scale: float = 1.0) -> str:
 
 def table(named: Sequence[tuple[str, Rows]], columns: Sequence[Column]) -> str:
     """A Markdown table with a line per group and a column per metric."""
-    lines = [
-        [
-            name,
-            *(
-                shown(interval(row.get(column.metric, math.nan) for row in rows), column.decimals, column.scale)
-                for column in columns
-            ),
-        ]
-        for name, rows in named
-    ]
+    lines = [[name, *(_cell(column, rows) for column in columns)] for name, rows in named]
     return markdown(["", *(column.title for column in columns)], lines)
+
+
+def _cell(column: Column, rows: Rows) -> str:
+    """A metric's mean; it says so if some of the rows lack it."""
+    value = interval(row.get(column.metric, math.nan) for row in rows)
+    some = f" ({value.seeds} of {len(rows)} seeds)" if 0 < value.seeds < len(rows) else ""
+    return shown(value, column.decimals, column.scale) + some
 
 
 def markdown(titles: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:

@@ -37,7 +37,7 @@ def compare_frozen(head: Head, pooled: Tensor, targets: Sequence[int | None], of
     """Does choosing votes per image matter? A head against its own K largest weights per class.
 
     For a DKA head with its own K, the frozen head is static sparsity with the same weights: where both agree on all
-    images, the routes are static, whatever they look like.
+    images, the routes are static, whatever they look like. A static head is frozen as it is.
 
     Args:
         head: the head.
@@ -46,7 +46,8 @@ def compare_frozen(head: Head, pooled: Tensor, targets: Sequence[int | None], of
         of_dense: K for a head that sums all votes; any other keeps its own.
     """
     topk = head.topk if head.topk < head.in_features else of_dense
-    own, frozen = predict(head, pooled), predict(StaticHead.freeze(head, topk).to(head.weight.device), pooled)
+    static = head if isinstance(head, StaticHead) else StaticHead.freeze(head, topk).to(head.weight.device)
+    own, frozen = predict(head, pooled), predict(static, pooled)
     return Frozen(topk, (own == frozen).double().mean().item(), accuracy_of(own, targets), accuracy_of(frozen, targets))
 
 

@@ -296,7 +296,7 @@ def test_heads_that_were_cut_off_while_they_gained_are_named():
     ]
     (found,) = rivals_report.cut_off(rows)
     assert found.startswith("pruned gradually (")
-    assert "(K = 5, 200 classes, 100 images, behind frozen features: 4.7 → 19.8 → 42.1 %)" in found
+    assert "(K = 5, 200 x 100 images, frozen: 4.7 → 19.8 → 42.1 %)" in found
 
 
 def test_what_trains_along_is_read_apart(tmp_path):
