@@ -154,8 +154,12 @@ class StaticHead(nn.Linear):
 
     @classmethod
     def freeze(cls, head: Head, topk: int | None = None) -> "StaticHead":
-        """A static head, in eval mode, of another head's weights and bias; K is that head's unless given."""
-        return fill(cls(head.in_features, head.out_features, topk=topk or head.topk), head.weight, head.bias).eval()
+        """A static head, in eval mode, of another head's weights and bias; K is that head's unless given.
+
+        Of a static head, the weights that it does not keep are zero.
+        """
+        weight = head.weight * head.mask if isinstance(head, StaticHead) else head.weight
+        return fill(cls(head.in_features, head.out_features, topk=topk or head.topk), weight, head.bias).eval()
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (..., N) to (..., C)."""

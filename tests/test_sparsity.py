@@ -31,7 +31,7 @@ from explain.variety import (
 )
 from explain.votes import largest_votes
 from models.dynamic_k import DynamicKLinear
-from models.heads import DenseHead, StaticHead
+from models.heads import DenseHead, PrunedHead, StaticHead
 from report.cards import _reasons
 from report.pages import write_page
 
@@ -106,6 +106,9 @@ def test_a_frozen_head_beside_the_dynamic_one():
     assert compare_frozen(dka(1), pooled, [1, 1], 1) == (1, 0.5, 1.0, 0.5)
     assert compare_frozen(dka(1), pooled, [None, None], 1) == (1, 0.5, None, None)
     assert compare_frozen(dka(3), pooled, [None, 0], 3) == (3, 1.0, 0.0, 0.0)  # all weights: nothing is frozen
+    pruned = PrunedHead.freeze(DenseHead.of(torch.tensor([[-3.0, 2.0], [0.0, 1.0]]), torch.zeros(2)), 1)
+    own = compare_frozen(pruned, torch.tensor([[1.0, 2.0]]), [1], 1)  # -3 and 2; by signed weights it would be 4 and 2
+    assert own == (1, 1.0, 1.0, 1.0)
 
 
 def test_accuracy_where_the_class_is_known():
@@ -119,6 +122,8 @@ def test_accuracy_with_few_weights():
     pooled = torch.tensor([[1.0, 2.0], [0.0, 3.0]])  # in full: 6 and 2, 11 and 3; pruned: 2 and 2, 5 and 3
     assert accuracy_at(head, pooled, [0, 0], 2) == 1.0
     assert accuracy_at(head, torch.tensor([[1.0, 3.0]]), [0], 1) == 0.0  # in full 8 and 3, pruned 2 and 3
+    pruned = PrunedHead.freeze(head, 1)
+    assert accuracy_at(pruned, torch.tensor([[1.0, 3.0]]), [0], 2) == 0.0  # what it does not keep stays away
     assert accuracy_at(head, pooled, [0, 0]) == 1.0  # a head of fewer than 5 weights keeps them all
 
 
