@@ -93,8 +93,14 @@ def violations(browser):  # noqa: F811
 
 
 @needs_axe
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize(
+    "width, scheme",
+    [
+        (1280, "light"),
+        (420, "dark"),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((1280, "dark"), (420, "light"))),
+    ],
+)
 def test_axe_finds_no_violation(screen, report, dissected, scheme, width):
     for page in pages_of(report, dissected):
         browser = screen(page, width, scheme)  # noqa: F811
@@ -123,8 +129,14 @@ def compared(tmp_path_factory):
 
 
 @needs_axe
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1400, 420])
+@pytest.mark.parametrize(
+    "width, scheme",
+    [
+        (1400, "light"),
+        (420, "dark"),
+        *(pytest.param(*one, marks=pytest.mark.slow) for one in ((1400, "dark"), (420, "light"))),
+    ],
+)
 def test_axe_finds_no_violation_side_by_side(screen, compared, scheme, width):
     browser = screen(compared, width, scheme)  # noqa: F811
     browser.execute_script(UNFOLD)

@@ -68,7 +68,7 @@ def test_a_second_run_reuses_the_activations_of_the_first(snapshot, broden, tmp_
     "change, reason",
     [
         ({"quantile": "0.01"}, "quantile"),
-        ({"preprocess": "imagenet"}, "preprocess"),
+        pytest.param({"preprocess": "imagenet"}, "preprocess", marks=pytest.mark.slow),
     ],
 )
 def test_a_cache_of_other_settings_is_not_reused(snapshot, broden, tmp_path, caplog, change, reason):
@@ -164,8 +164,8 @@ def test_two_processes_give_the_results_of_one(snapshot, tmp_path, batch_size):
     "model, layer, units",
     [
         ("resnet50", "layer3.1.conv2", 256),
-        ("vgg11", "features.18", 512),
-        ("densenet121", "features.denseblock1", 256),
+        pytest.param("vgg11", "features.18", 512, marks=pytest.mark.slow),
+        pytest.param("densenet121", "features.denseblock1", 256, marks=pytest.mark.slow),
     ],
 )
 def test_torchvisions_networks(broden, tmp_path, model, layer, units):

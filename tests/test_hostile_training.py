@@ -920,7 +920,7 @@ def test_training_without_anyone_who_listens(trained, tree, tmp_path):
     "flags, ks",
     [
         (["--mark", "t1"], [1, 1]),
-        (["--mark", "t512"], [512, 512]),
+        pytest.param(["--mark", "t512"], [512, 512], marks=pytest.mark.slow),
         (["--mark", "t1", "--k_schedule", "linear:512-1"], [512, 1]),
     ],
 )

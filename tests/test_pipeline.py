@@ -43,7 +43,9 @@ def test_dissection_names_every_unit(dissected):
     assert not (dissected / "cache").exists()
 
 
-@pytest.mark.parametrize("launch", [["netdissect/main.py"], ["-m", "netdissect.main"]])
+@pytest.mark.parametrize(
+    "launch", [["netdissect/main.py"], pytest.param(["-m", "netdissect.main"], marks=pytest.mark.slow)]
+)
 def test_dissection_is_the_same_however_launched(trained, broden, dissected, tmp_path, launch):
     paths = ["--model_file", trained[1], "--data_directory", broden, "--output_folder", tmp_path / "o"]
     paths += ["--quantile_file", dissected / "quantile.npy"]
