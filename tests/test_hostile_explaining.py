@@ -581,7 +581,7 @@ def test_a_killed_runs_staging_folder_is_removed(snapshot, photo, tmp_path):
     "redirection",
     [
         "| head -1",
-        "<&- > /dev/full 2>&1",
+        pytest.param("<&- > /dev/full 2>&1", marks=pytest.mark.slow),
         *(pytest.param(more, marks=pytest.mark.slow) for more in ("> /dev/full", ">&-", "2>&-", "2> /dev/full")),
         *(pytest.param(more, marks=pytest.mark.slow) for more in (">&- 2>&-", "| true")),
     ],
