@@ -113,7 +113,7 @@ class ElasticNets:
 
 def weights_per_class(head: Head) -> float:
     """Mean number of weights other than zero."""
-    weight = head.weight * head.mask if isinstance(head, StaticHead) else head.weight
+    weight = head.kept_weight if isinstance(head, StaticHead) else head.weight
     return (weight != 0).sum(1).double().mean().item()
 
 

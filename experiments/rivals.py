@@ -223,16 +223,14 @@ def append(rows: list[dict[str, Any]], folder: Path) -> None:
 
 def left_of(jobs: list[Job], folder: Path) -> list[Job]:
     """Those that have no rows in `folder` yet."""
-    done = {
-        Job(*(row[name] for name in Job.__dataclass_fields__)) for row in _rows(folder) if row["dataset"] == DATASET
-    }
+    done = {Job.of(row) for row in results.select(_rows(folder), dataset=DATASET)}
     left = [job for job in jobs if job not in done]
     print(f"{len(jobs)} jobs, {len(jobs) - len(left)} done, {len(left)} to do now", flush=True)
     return left
 
 
 def study(jobs: list[Job], every: Every, folder: Path) -> None:
-    """Run jobs in this process; their rows are appended after each. It ends early if the process that began it has."""
+    """Run jobs in this process; their rows are appended after each."""
     started_from()
     for job in jobs:
         began = time.perf_counter()

@@ -1,9 +1,10 @@
 """The jobs of experiments.rivals: which heads are trained on which images, and the features that they get."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,11 @@ class Job:
     k: int = K
     seed: int = 0
     frozen: str = TRUNK
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Job":
+        """The job of a row of results."""
+        return cls(*(row[field.name] for field in fields(cls)))
 
 
 @dataclass(frozen=True)

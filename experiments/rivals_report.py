@@ -1,7 +1,7 @@
 """What the rows of `experiments.rivals` say: a figure, tables, and the sentence that they support."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,7 +164,7 @@ def cut_off(rows: Iterable[dict[str, Any]]) -> list[str]:
     """Heads whose longest training, when they were tuned, still gained `ENOUGH`, with the accuracy of each length."""
     found = []
     tuned = select(rows, dataset=TUNING)
-    for job in dict.fromkeys(_job(row) for row in tuned):
+    for job in dict.fromkeys(Job.of(row) for row in tuned):
         for name in TRAINED:
             own = sorted(select(tuned, head=name, **asdict(job)), key=lambda row: (row["epochs"], row["top1_held_out"]))
             best = {row["epochs"]: row["top1_held_out"] for row in own}  # of each length
@@ -178,7 +178,7 @@ def at_the_end(rows: Iterable[dict[str, Any]]) -> list[str]:
     """Heads whose chosen learning rate, when they were tuned, was the lowest or highest of `LRS`: in words."""
     tuned = select(rows, dataset=TUNING)
     found = []
-    for job in dict.fromkeys(_job(row) for row in tuned):
+    for job in dict.fromkeys(Job.of(row) for row in tuned):
         for name in TRAINED:
             tried = {
                 Recipe(row["lr"], row["epochs"]): row["top1_held_out"]
@@ -191,10 +191,6 @@ def at_the_end(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 def _in_short(job: Job) -> str:
     return f"K = {job.k}, {job.classes} x {job.images} images, {'frozen' if job.frozen == TRUNK else 'trained along'}"
-
-
-def _job(row: dict[str, Any]) -> Job:
-    return Job(*(row[field.name] for field in fields(Job)))
 
 
 def section(rows: Iterable[dict[str, Any]]) -> str:
@@ -236,7 +232,7 @@ edge, from {LRS[0]:g} to {LRS[-1]:g}, then a training {SHORT} times as long, and
 - The network was trained on ImageNet, of which these classes and perhaps these images are a part.
 - One network, one data set.
 
-{len({_job(row) for row in every})} trainings of all heads, commit {commits}.
+{len({Job.of(row) for row in every})} trainings of all heads, commit {commits}.
 
 {tables}
 

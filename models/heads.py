@@ -158,16 +158,21 @@ class StaticHead(nn.Linear):
 
         Of a static head, the weights that it does not keep are zero.
         """
-        weight = head.weight * head.mask if isinstance(head, StaticHead) else head.weight
+        weight = head.kept_weight if isinstance(head, StaticHead) else head.weight
         return fill(cls(head.in_features, head.out_features, topk=topk or head.topk), weight, head.bias).eval()
+
+    @property
+    def kept_weight(self) -> Tensor:
+        """The weights that each class keeps, 0 elsewhere: (C, N)."""
+        return self.weight * self.mask
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (..., N) to (..., C)."""
-        return F.linear(input, self.weight * self.mask, self.bias)
+        return F.linear(input, self.kept_weight, self.bias)
 
     def votes(self, pooled: Tensor, classes: Tensor) -> Tensor:
         """Pooled (V, N), classes (V,) -> (V, N); 0 for what the class does not keep."""
-        return pooled * (self.weight.detach() * self.mask)[classes]
+        return pooled * self.kept_weight.detach()[classes]
 
     def chosen(self, pooled: Tensor, classes: Tensor) -> Tensor:
         """The class's K units: (V, N) bool."""
