@@ -49,10 +49,12 @@ def ensure_features(model: nn.Module, layer: str, source: DataSource, folder: Pa
         images = source.dataset(split, val_transform(source.spec))
         order = in_turns(list(images.targets))
         done = _done(folder, split)
-        mode, shape = "r+" if done else "w+", _outputs(model, layer, images, order[:1]).shape[1:]
-        rows = np.lib.format.open_memmap(
-            folder / f"{split}.npy", mode=mode, dtype=np.float16, shape=(len(order), *shape)
-        )
+        file = folder / f"{split}.npy"
+        if done:
+            rows = np.lib.format.open_memmap(file, mode="r+")
+        else:
+            shape = (len(order), *_outputs(model, layer, images, order[:1]).shape[1:])
+            rows = np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape)
         np.save(folder / f"{split}_targets.npy", np.asarray(images.targets)[order])
         for start in progress(range(done, len(order), BLOCK), desc=split, unit="block"):
             block = order[start : start + BLOCK]
